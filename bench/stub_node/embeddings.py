@@ -1,0 +1,28 @@
+"""Deterministic embeddings: hashed bags of words, so that texts with words in common lie near each other."""
+
+import base64
+import math
+from array import array
+
+import xxhash
+
+from bench.stub_node.tokens import split
+
+
+def embed(text: str, *, size: int) -> list[float]:
+    """A unit vector of `size` dimensions; case and order of words do not matter."""
+    vector = [0.0] * size
+    for piece in split(text.lower()):
+        word = piece.strip()
+        if word:
+            drawn = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
+            vector[drawn % size] += 1.0 if drawn >> 63 else -1.0
+    norm = math.sqrt(sum(x * x for x in vector))
+    if norm == 0.0:
+        return [1.0] + [0.0] * (size - 1)
+    return [x / norm for x in vector]
+
+
+def as_base64(vector: list[float]) -> str:
+    """Little-endian 32-bit floats, the form that OpenAI's SDK asks for."""
+    return base64.b64encode(array("f", vector).tobytes()).decode()

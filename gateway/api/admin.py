@@ -1,0 +1,100 @@
+"""The control plane: what the caches did, and how the nodes are. Its own port, its own scope of keys."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+
+from gateway.api.health import Readiness, health_routes
+from gateway.api.public import handle_faults
+from gateway.keys.key import require
+from gateway.ports import Authenticator
+from gateway.routing.node import Node
+from gateway.telemetry import CacheTally, Telemetry, registry_of
+
+
+def admin_app(
+    *,
+    nodes: Callable[[], tuple[Node, ...]],
+    authenticator: Authenticator,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    clock: Callable[[], float],
+) -> FastAPI:
+    """The ASGI application of the admin port."""
+    app = FastAPI(title="Friendo gateway, control plane", docs_url=None, redoc_url=None)
+    app.include_router(health_routes(readiness, registry_of(telemetry)))
+    handle_faults(app)
+
+    def admin_only(request: Request) -> None:
+        header = request.headers.get("authorization")
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        require(caller, scope="admin")
+
+    routes = APIRouter(prefix="/admin", dependencies=[Depends(admin_only)])
+
+    @routes.get("/cache")
+    async def cache(minutes: Annotated[int, "how far the time series goes back"] = 60) -> dict[str, Any]:
+        return cache_report(telemetry, minutes=minutes)
+
+    @routes.get("/nodes")
+    async def list_nodes() -> dict[str, Any]:
+        return {"object": "list", "data": [_node(node) for node in nodes()]}
+
+    app.include_router(routes)
+    return app
+
+
+def cache_report(telemetry: Telemetry, *, minutes: int) -> dict[str, Any]:
+    """Hits expected and actual: in all, apart by model, node, route and phase, and by minute."""
+    total = CacheTally()
+    by = []
+    for key, tally in telemetry.cache.items():
+        total.merge(tally)
+        by.append(
+            {"model": key.model, "node": key.node, "route": key.route, "phase": key.phase} | _tally(tally)
+        )
+    series = [
+        {"at": minute * 60} | _tally(tally) for minute, tally in list(telemetry.minutes)[-max(1, minutes) :]
+    ]
+    return {"total": _tally(total), "by": by, "series": series, "events": dict(telemetry.events)}
+
+
+def _tally(tally: CacheTally) -> dict[str, Any]:
+    return {
+        "answers": tally.answers,
+        "answers_reporting_cache": tally.reported,
+        "prompt_tokens": tally.prompt_tokens,
+        "completion_tokens": tally.completion_tokens,
+        "expected_tokens": tally.expected_tokens,
+        "cached_tokens": tally.cached_tokens,
+        "reusable_tokens": tally.reusable_tokens,
+        "hit_rate": _ratio(tally.cached_tokens, tally.prompt_tokens),
+        "expected_hit_rate": _ratio(tally.expected_tokens, tally.prompt_tokens),
+        "share_of_reusable": _ratio(tally.cached_tokens, tally.reusable_tokens),
+    }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "engine": node.spec.engine,
+        "url": node.spec.url,
+        "healthy": node.is_healthy,
+        "draining": node.is_draining,
+        "problem": node.problem,
+        "models": sorted(node.models),
+        "weight": node.spec.weight,
+        "running": node.running,
+        "pending_tokens": node.pending_tokens,
+        "waiting": node.waiting,
+        "kv_usage": node.kv_usage,
+        "block_size": node.block_size,
+        "max_context": node.max_context,
+        "prefill_tokens_per_second": round(node.prefill_rate, 1),
+        "notes": list(node.notes),
+    }

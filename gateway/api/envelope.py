@@ -1,0 +1,134 @@
+"""How each fault looks to an OpenAI client: one table from exception to status, type, code and advice.
+
+The SDKs retry 408, 409, 429 and 5xx unless `x-should-retry` says no, and wait `retry-after-ms`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway import errors as gateway
+from gateway.keys import errors as keys
+from history import errors as history
+
+_REQUEST = "invalid_request_error"
+_SERVER = "server_error"
+_CONFLICT = "conflict_error"
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """An error as it goes over the wire."""
+
+    status: int
+    type: str
+    message: str
+    code: str | None = None
+    param: str | None = None
+    should_retry: bool = False
+    retry_after_ms: int | None = None
+
+    def json(self) -> bytes:
+        """OpenAI's error object, all four fields always there."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return msgspec.json.encode({"error": error})
+
+    def event(self) -> bytes:
+        """The same as a server-sent event, for a stream that has begun."""
+        return b"data: %b\n\n" % self.json()
+
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What tells an SDK whether and when to come back."""
+        advice = [(b"x-should-retry", b"true" if self.should_retry else b"false")]
+        if self.retry_after_ms is not None:
+            seconds = max(1, -(-self.retry_after_ms // 1000))
+            advice.append((b"retry-after-ms", b"%d" % self.retry_after_ms))
+            advice.append((b"retry-after", b"%d" % seconds))
+        return tuple(advice)
+
+
+def envelope(error: Exception) -> Envelope:
+    """The envelope for a fault; anything unforeseen is a 500 that tells nothing of the inside."""
+    for kind in type(error).__mro__:
+        if kind in _TABLE:
+            return _TABLE[kind](error)
+    return Envelope(500, _SERVER, "an error in the gateway; its log has the details")
+
+
+def _overloaded(error: Any) -> Envelope:
+    return Envelope(
+        503,
+        _SERVER,
+        str(error),
+        code="server_is_overloaded",
+        should_retry=True,
+        retry_after_ms=error.retry_after_ms,
+    )
+
+
+def _away(error: Any) -> Envelope:
+    retry_after_ms = error.retry_after_ms
+    return Envelope(503, _SERVER, str(error), "no_node_available", None, True, retry_after_ms)
+
+
+def _busy(error: Any) -> Envelope:
+    retry_after_ms = error.retry_after_ms
+    return Envelope(409, _CONFLICT, error.reason, "conversation_busy", None, True, retry_after_ms)
+
+
+def _store_away(_: Any) -> Envelope:
+    message = "the store of dialogues does not answer; nothing was stored"
+    return Envelope(503, _SERVER, message, "store_unavailable", None, True, 1000)
+
+
+_TABLE: Mapping[type, Callable[[Any], Envelope]] = {
+    # the client's fault
+    gateway.BadRequest: lambda e: Envelope(400, _REQUEST, e.message, e.code, e.param),
+    gateway.TooLarge: lambda e: Envelope(
+        413, _REQUEST, f"the body is larger than {e.limit} bytes", "request_too_large"
+    ),
+    gateway.UnknownModel: lambda e: Envelope(
+        404,
+        _REQUEST,
+        f"The model '{e.model}' does not exist or no node serves it.",
+        "model_not_found",
+        "model",
+    ),
+    gateway.EngineRefused: lambda e: Envelope(e.status, _REQUEST, str(e), e.code, e.param),
+    gateway.ClientFault: lambda e: Envelope(400, _REQUEST, str(e)),
+    keys.InvalidKey: lambda e: Envelope(401, _REQUEST, str(e), "invalid_api_key"),
+    keys.NotAllowed: lambda e: Envelope(403, "permission_denied", str(e), "permission_denied"),
+    history.InvalidMessages: lambda e: Envelope(400, _REQUEST, e.reason, None, e.param),
+    history.ConversationNotFound: lambda e: Envelope(
+        404, _REQUEST, f"conversation '{e}' does not exist", "conversation_not_found", "conversation"
+    ),
+    history.ConversationMismatch: lambda e: Envelope(
+        409, _CONFLICT, str(e), "conversation_mismatch", "messages"
+    ),
+    history.ConversationBusy: _busy,
+    gateway.Interrupted: lambda e: Envelope(409, _CONFLICT, str(e), "interrupted"),
+    # a node's
+    gateway.NodesFull: _overloaded,
+    gateway.NodesDown: _away,
+    gateway.NodeBusy: _overloaded,
+    gateway.NodeFault: lambda e: Envelope(
+        502, _SERVER, f"the model's node failed: {e}", "node_failed", should_retry=True
+    ),
+    # the store's
+    history.ConversationErased: lambda _: Envelope(
+        409, _CONFLICT, "the conversation was erased while its answer was being written", "erased"
+    ),
+    history.LeaseLost: lambda _: Envelope(
+        409,
+        _CONFLICT,
+        "another writer took over the conversation; the turn was not stored",
+        "conversation_busy",
+        should_retry=True,
+    ),
+    history.StoreFault: _store_away,
+}

@@ -1,0 +1,71 @@
+"""The data plane's routes that are not hot: models and health. Chat completions never come here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from gateway.api.envelope import Envelope, envelope
+from gateway.api.health import Readiness, health_routes
+from gateway.errors import GatewayError, UnknownModel
+from gateway.keys.key import require
+from gateway.nodes.roster import Roster
+from gateway.ports import Authenticator
+from gateway.telemetry import Telemetry, registry_of
+
+
+def public_app(
+    *,
+    roster: Roster,
+    authenticator: Authenticator,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    clock: Callable[[], float],
+) -> FastAPI:
+    """The ASGI application behind the chat protocol on the data port."""
+    app = FastAPI(title="Friendo gateway", docs_url=None, redoc_url=None)
+    app.include_router(health_routes(readiness, registry_of(telemetry)))
+    handle_faults(app)
+
+    def check(request: Request) -> None:
+        header = request.headers.get("authorization")
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        require(caller, scope="inference")
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> dict[str, Any]:
+        check(request)
+        return {"object": "list", "data": [_model(name) for name in sorted(roster.models())]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> dict[str, Any]:
+        check(request)
+        if name not in roster.models():
+            raise UnknownModel(name)
+        return _model(name)
+
+    return app
+
+
+def handle_faults(app: FastAPI) -> None:
+    """Every fault of these routes in OpenAI's envelope, what the framework raises included."""
+
+    @app.exception_handler(GatewayError)
+    async def fault(_: Request, error: GatewayError) -> Response:
+        return _shown(envelope(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return _shown(Envelope(error.status_code, "invalid_request_error", message))
+
+
+def _shown(shown: Envelope) -> Response:
+    headers = {name.decode(): value.decode() for name, value in shown.headers()}
+    return Response(shown.json(), shown.status, headers, media_type="application/json")
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "friendo"}

@@ -1,0 +1,302 @@
+"""The use case: answer one chat request, top to bottom.
+
+    parse → who is it → conversation, window, lease (one call to the store) → prompt and its prefix chain
+    → choose, relay (`dispatch`) → turn stored, binding moved, lease freed (one call) → expected vs actual
+
+A stream's end is held back until its turn is stored, so what a client saw finished is never lost.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from gateway import replay
+from gateway.api.envelope import envelope
+from gateway.dispatch import Dispatcher, Job, Served
+from gateway.errors import GatewayError, Interrupted
+from gateway.keys.key import Caller, require
+from gateway.nodes import completion
+from gateway.nodes.completion import Completion, Usage
+from gateway.ports import Authenticator, Headers, Reply
+from gateway.request import ChatRequest, read_request
+from gateway.routing.choice import Decision
+from gateway.routing.router import Router
+from gateway.scoring import Prefix, prefix_of_dialogue, prefix_of_request, score
+from gateway.settings import History
+from gateway.telemetry import Telemetry
+from history.conversation import Binding, ConversationKey
+from history.conversation import Reply as AnswerFrame
+from history.dialogue import Answer, Ask, Dialogues, OpenTurn, Replay
+from history.errors import HistoryError, LeaseLost
+from history.incoming import Incoming, read_incoming
+from history.lease_keeper import Stop
+from history.message import answer as answer_message
+
+log = structlog.get_logger()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One HTTP request, read completely."""
+
+    headers: dict[bytes, bytes]
+    body: bytes
+    request_id: str
+    received_at: float
+    """By the gateway's clock, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Answers chat completions."""
+
+    authenticator: Authenticator
+    dialogues: Dialogues
+    dispatcher: Dispatcher
+    router: Router
+    telemetry: Telemetry
+    history: History
+    clock: Callable[[], float]
+    """Unix seconds."""
+    replica: str
+    """Unique to this process; leases are held in its name."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        """Answer one request; every fault becomes an OpenAI error, before or inside the stream."""
+        model, status = "", 200
+        try:
+            caller = self.authenticator.authenticate(call.headers.get(b"authorization"), now=self.clock())
+            request = read_request(call.body, call.headers, adopt_cache_key=self.history.adopt_cache_key)
+            require(caller, scope="inference", model=request.model)
+            model = request.model
+            if request.conversation is None:
+                await self._stateless(call, request, caller, reply)
+            else:
+                await self._remembered(call, request, caller, reply)
+        except (GatewayError, HistoryError) as error:
+            status = self._fail(call, error, reply)
+        except Exception as error:
+            log.exception("unforeseen error", request_id=call.request_id)
+            status = self._fail(call, error, reply)
+        self.telemetry.counted(model, status)
+
+    async def _stateless(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
+        now = self.clock()
+        prefix = prefix_of_request(request, self.router, now)
+        job = self._job(call, request, caller, prefix)
+        served = await self.dispatcher.serve(job, reply)
+        if served.sink is not None:
+            usage = completion.usage_in(served.sink.last) or Usage()
+            reply.finish()
+        else:
+            _send_body(job, served, reply)
+            usage = completion.usage_of(served.body)
+        self._note(request, prefix, served.decision, usage)
+        self.router.note(served.decision, prefix.placements(usage), self.clock())
+
+    async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
+        key = ConversationKey(tenant=caller.tenant, id=request.conversation or "")
+        incoming = read_incoming(request.messages)
+        stopping = Stopping(asyncio.current_task())
+        opened = await self.dialogues.open(key, incoming, self._ask(request, incoming, stopping))
+        if isinstance(opened, Replay):
+            self.telemetry.events["replay"] += 1
+            replay.send(opened.turn, request, reply, self._frame(call, request))
+            return
+        turn = opened
+        prefix = prefix_of_dialogue(request, turn, self.router, self.clock())
+        job = self._job(call, request, caller, prefix)
+        job.messages = turn.prompt.json()
+        try:
+            if incoming.is_greeting:
+                await self._greet(call, request, turn, reply)
+            else:
+                served = await self.dispatcher.serve(job, reply)
+                await self._store(job, turn, prefix, served, reply)
+        except asyncio.CancelledError:
+            await self._stopped(stopping, job, turn)
+            raise
+        except BaseException:
+            await turn.release()
+            raise
+
+    async def _store(self, job: Job, turn: OpenTurn, prefix: Prefix, served: Served, reply: Reply) -> None:
+        """Persist before done: only then the client sees the end."""
+        reply.hold_together()
+        said = (
+            completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
+        )
+        message = answer_message(said.message)
+        link = prefix.chain.extended(message.json)
+        tokens = said.usage.prompt_tokens + said.usage.completion_tokens
+        now = self.clock()
+        # A turn that was only spilled leaves the conversation where the rest of its prefix is.
+        moves = served.decision.route != "spill" and tokens > 0
+        binding = Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now) if moves else None
+        await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
+        if served.sink is not None:
+            served.sink.let_go()
+            reply.finish()
+        else:
+            _send_body(job, served, reply)
+        self._note(job.request, prefix, served.decision, said.usage)
+        self.router.note(served.decision, [(link, tokens), *prefix.placements(said.usage)], now)
+        self._count_turn(turn)
+
+    async def _greet(self, call: Call, request: ChatRequest, turn: OpenTurn, reply: Reply) -> None:
+        """The character speaks first, in the client's words: stored as a turn, no model is asked."""
+        reply.hold_together()
+        frame = AnswerFrame(
+            id=f"chatcmpl-{call.request_id}",
+            model=request.model,
+            created=int(self.clock()),
+            finish_reason="stop",
+        )
+        await turn.commit(Answer(message=None, reply=frame))
+        replay.send_message(
+            turn.layout.plan.draft.messages[-1], frame, request, reply, self._frame(call, request)
+        )
+
+    async def _stopped(self, stopping: "Stopping", job: Job, turn: OpenTurn) -> None:
+        """The task was cancelled: a newer message, a lost lease, or the client left."""
+        if stopping.reason == "lost":
+            stopping.resume()
+            await turn.release()
+            raise LeaseLost
+        keeps = stopping.reason == "interrupted" or self.history.on_disconnect == "incomplete"
+        if not keeps:
+            await turn.release()
+            return
+        if stopping.reason == "interrupted":
+            stopping.resume()
+        await turn.commit(_unfinished(job))
+        if stopping.reason == "interrupted":
+            raise Interrupted("a newer message came; both are answered together there")
+
+    def _ask(self, request: ChatRequest, incoming: Incoming, stopping: "Stopping") -> Ask:
+        persona = incoming.persona
+        return Ask(
+            owner=f"{self.replica}-{next(self.numbers)}",
+            on_stop=stopping.stop,
+            on_busy=request.on_busy or self.history.rules.on_busy,
+            must_exist=request.must_exist,
+            idempotency_key=request.idempotency_key,
+            body_hash=request.body_hash,
+            is_retry=request.is_retry,
+            user=request.user,
+            character=request.character or (persona.digest.hex() if persona else ""),
+        )
+
+    def _job(self, call: Call, request: ChatRequest, caller: Caller, prefix: Prefix) -> Job:
+        def reply_headers(decision: Decision) -> Headers:
+            headers = (
+                *self._frame(call, request),
+                (b"x-friendo-route", decision.route.encode()),
+                (b"x-friendo-cached-expected", b"%d" % decision.expected),
+            )
+            if "admin" in caller.scopes:
+                headers = (*headers, (b"x-friendo-node", decision.node.encode()))
+            return headers
+
+        return Job(
+            request=request,
+            messages=request.messages,
+            key=prefix.key,
+            held=prefix.held,
+            prompt_tokens=prefix.prompt_tokens,
+            bound_to=prefix.bound_to,
+            is_remembered=request.conversation is not None,
+            received_at=call.received_at,
+            headers=((b"x-request-id", call.request_id.encode()),),
+            reply_headers=reply_headers,
+        )
+
+    def _frame(self, call: Call, request: ChatRequest) -> Headers:
+        """The headers that every answer has."""
+        elapsed_ms = int((self.clock() - call.received_at) * 1000)
+        headers: Headers = (
+            (b"x-request-id", call.request_id.encode()),
+            (b"openai-processing-ms", b"%d" % elapsed_ms),
+        )
+        if request.conversation is None:
+            return headers
+        return (*headers, (b"x-session-id", request.conversation.encode("ascii", "backslashreplace")))
+
+    def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
+        shown = envelope(error)
+        if reply.is_started:
+            reply.write(shown.event())
+            reply.finish()
+            return shown.status
+        body = shown.json()
+        headers = (
+            (b"content-type", b"application/json"),
+            (b"x-request-id", call.request_id.encode()),
+            *shown.headers(),
+        )
+        reply.start(shown.status, headers, length=len(body))
+        reply.write(body)
+        reply.finish()
+        return shown.status
+
+    def _note(self, request: ChatRequest, prefix: Prefix, decision: Decision, usage: Usage) -> None:
+        block = self.router.node(decision.node).block_size
+        key, scored = score(request.model, prefix, decision, usage, block)
+        self.telemetry.scored(key, scored, now=self.clock())
+
+    def _count_turn(self, turn: OpenTurn) -> None:
+        layout, events = turn.layout, self.telemetry.events
+        events["branch"] += layout.plan.is_branch
+        events["epoch"] += not layout.is_new and layout.persona != layout.conversation.persona
+        events["ceiling"] += turn.exceeds_ceiling()
+
+
+class Stopping:
+    """Lets a lease's keeper stop the task that writes the answer, and that task know why."""
+
+    def __init__(self, task: "asyncio.Task[None] | None") -> None:
+        self._task = task
+        self.reason: Stop | None = None
+
+    def stop(self, reason: Stop) -> None:
+        """Cancel the task, for this reason."""
+        self.reason = reason
+        if self._task is not None:
+            self._task.cancel()
+
+    def resume(self) -> None:
+        """The task goes on after all, to tell its client what happened."""
+        if self._task is not None:
+            self._task.uncancel()
+
+
+def _send_body(job: Job, served: Served, reply: Reply) -> None:
+    headers = ((b"content-type", b"application/json"), *job.reply_headers(served.decision))
+    reply.start(200, headers, length=len(served.body))
+    reply.write(served.body)
+    reply.finish()
+
+
+def _frame_of(said: Completion) -> AnswerFrame:
+    return AnswerFrame(
+        id=said.id,
+        model=said.model,
+        created=said.created,
+        finish_reason=said.finish_reason,
+        prompt_tokens=said.usage.prompt_tokens,
+        completion_tokens=said.usage.completion_tokens,
+        cached_tokens=said.usage.cached or 0,
+    )
+
+
+def _unfinished(job: Job) -> Answer:
+    """What a model had said when it was stopped; nothing, if it had not begun."""
+    events = job.sink.events if job.sink is not None else []
+    if not events:
+        return Answer(message=None, reply=AnswerFrame(), status="incomplete")
+    said = completion.from_events(events)
+    return Answer(message=answer_message(said.message), reply=_frame_of(said), status="incomplete")

@@ -1,0 +1,30 @@
+"""The command `friendo`: one file per command, one line here for each.
+
+A command's file imports nothing heavy at its head; what the command needs it imports when it runs, so that
+`friendo --help` stays quick.
+"""
+
+import typer
+
+from gateway.cli.check_config import check_config
+from gateway.cli.keys import keys
+from gateway.cli.serve import serve
+from gateway.cli.up import up
+
+app = typer.Typer(
+    name="friendo",
+    help="An OpenAI-compatible gateway for virtual companions, over your own nodes.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+@app.callback()
+def friendo() -> None:
+    """Keep every command a subcommand, even where there is only one."""
+
+
+app.command()(up)
+app.command()(serve)
+app.command("check-config")(check_config)
+app.add_typer(keys, name="keys")

@@ -1,0 +1,173 @@
+"""Getting one prompt answered: choose a node, relay its answer, choose again while nothing was sent.
+
+A node that fails before the first byte is left out and the request goes to another, at most twice. From
+the first byte on a failure is the client's to see: it cannot be taken back.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.errors import (
+    CannotServe,
+    NodeBroke,
+    NodeBusy,
+    NodeFault,
+    NodesDown,
+    NodesFull,
+    UnknownModel,
+)
+from gateway.nodes import relay
+from gateway.nodes.body import BodySink
+from gateway.nodes.connection import Exchange
+from gateway.nodes.relay import StreamShape, StreamSink
+from gateway.nodes.roster import Roster
+from gateway.ports import Headers, Reply
+from gateway.request import ChatRequest, node_body
+from gateway.routing.choice import Ask, Decision, NoNode
+from gateway.routing.prefix import expected_tokens
+from gateway.routing.router import Router
+from gateway.telemetry import Telemetry
+
+_MAX_ATTEMPTS = 3
+
+
+class Job(msgspec.Struct):
+    """A prompt on its way, and how far it got."""
+
+    request: ChatRequest
+    messages: bytes
+    key: bytes
+    """What rendezvous goes by."""
+    held: dict[str, int]
+    """Per node, the tokens of this prompt's prefix that it should still hold."""
+    prompt_tokens: int
+    """Estimated."""
+    bound_to: str | None
+    is_remembered: bool
+    received_at: float
+    headers: Headers
+    """For the node."""
+    reply_headers: Callable[[Decision], Headers]
+    sink: StreamSink | None = None
+    """What came of a streamed answer so far."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """An answer that is complete. One of `sink` and `body` is there."""
+
+    decision: Decision
+    sink: StreamSink | None
+    body: bytes
+
+
+class Dispatcher:
+    """The nodes, and the way to them."""
+
+    def __init__(
+        self, roster: Roster, router: Router, telemetry: Telemetry, clock: Callable[[], float]
+    ) -> None:
+        self._roster = roster
+        self._router = router
+        self._telemetry = telemetry
+        self._clock = clock
+
+    async def serve(self, job: Job, reply: Reply) -> Served:
+        """Relay an answer. Raises `UnknownModel`, `CannotServe`, `EngineRefused` or a `NodeFault`."""
+        failed: list[str] = []
+        while True:
+            decision = self._router.route(self._ask(job, failed))
+            if isinstance(decision, NoNode):
+                raise _none(decision, job.request.model)
+            try:
+                return await self._attempt(job, decision, reply)
+            except NodeFault as fault:
+                self._blame(decision.node, fault)
+                if reply.is_started or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(decision, failed):
+                    raise
+                failed.append(decision.node)
+                self._telemetry.events["failover"] += 1
+
+    def _ask(self, job: Job, failed: list[str]) -> Ask:
+        expected = {
+            node: expected_tokens(held, job.prompt_tokens, self._router.node(node).block_size)
+            for node, held in job.held.items()
+            if self._router.has(node)
+        }
+        return Ask(
+            model=job.request.model,
+            key=job.key,
+            prompt_tokens=job.prompt_tokens,
+            expected=expected,
+            bound_to=job.bound_to,
+            excluded=failed,
+        )
+
+    async def _attempt(self, job: Job, decision: Decision, reply: Reply) -> Served:
+        node = self._router.node(decision.node)
+        body = node_body(job.request, job.messages, model=job.request.model)
+        sent_at = self._clock()
+        self._telemetry.overhead.observe(sent_at - job.received_at)
+        was_answered = False
+
+        def on_first() -> None:
+            nonlocal was_answered
+            was_answered = True
+            self._router.answered(decision)
+            seconds = self._clock() - sent_at
+            self._telemetry.first_byte[node.id].observe(seconds)
+            self._router.measured(decision, uncached=decision.uncached, seconds=seconds)
+
+        exchange: Exchange | None = None
+        try:
+            pool = self._roster.pool(node.id)
+            exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body)
+            if head.status != 200:
+                await relay.refuse(exchange, head)
+            reply.attach(exchange)
+            if job.request.stream:
+                return await _stream(job, decision, exchange, reply, on_first)
+            sink = BodySink()
+            exchange.pump(sink)
+            await exchange.done
+            return Served(decision=decision, sink=None, body=sink.value())
+        finally:
+            reply.attach(None)
+            if exchange is not None:
+                exchange.abort()
+            self._router.release(decision, was_answered=was_answered)
+
+    def _blame(self, name: str, fault: NodeFault) -> None:
+        """A busy node is not a broken one."""
+        if not isinstance(fault, NodeBusy):
+            self._roster.failed(self._router.node(name), str(fault))
+
+    def _is_alone(self, decision: Decision, failed: list[str]) -> bool:
+        """Whether no other node could take over: then its own error says more than ours."""
+        fit = {one.node for one in decision.candidates if one.unfit is None}
+        return fit <= {decision.node, *failed}
+
+
+async def _stream(
+    job: Job, decision: Decision, exchange: Exchange, reply: Reply, on_first: Callable[[], None]
+) -> Served:
+    shape = StreamShape(
+        headers=job.reply_headers(decision),
+        drops_usage=not job.request.wants_usage,
+        holds_end=job.is_remembered,
+        keeps_events=job.is_remembered,
+    )
+    job.sink = sink = StreamSink(reply, shape, on_first)
+    exchange.pump(sink)
+    await exchange.done
+    if not sink.is_done:
+        raise NodeBroke("its answer ended before it was complete")
+    return Served(decision=decision, sink=sink, body=b"")
+
+
+def _none(none: NoNode, model: str) -> UnknownModel | CannotServe:
+    if none.reason == "unknown_model":
+        return UnknownModel(model)
+    if none.reason == "all_full":
+        return NodesFull(f"every node that serves '{model}' is at its limit")
+    return NodesDown(f"no node that serves '{model}' is up", retry_after_ms=2000)

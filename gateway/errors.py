@@ -1,0 +1,123 @@
+"""What can go wrong in the gateway, first forked by whose fault it is.
+
+    GatewayError
+    ├── ClientFault        the request cannot be served as it stands
+    │   ├── BadRequest         malformed, or a parameter out of place
+    │   ├── TooLarge           the body is over the limit
+    │   ├── UnknownModel       no node serves it
+    │   └── EngineRefused      the node's engine says that the request is at fault
+    ├── Interrupted        a newer message of the same conversation took its place
+    ├── CannotServe        nobody's fault that a retry later would not mend
+    │   ├── NodesDown          every node that serves the model is away
+    │   └── NodesFull          every node that serves the model is at its cap
+    ├── OperatorFault      the process cannot run as it was started
+    │   ├── BadOption          an option of a command makes no sense
+    │   └── CannotListen       a port is taken
+    └── NodeFault          a node did not do its part
+        ├── NodeRefused        no connection
+        ├── NodeSilent         nothing came within the deadline
+        ├── NodeBroke          the connection or its bytes broke
+        └── NodeBusy           it is at capacity: load, not failure
+
+How each looks to a client is the business of `api.envelope`.
+"""
+
+
+class GatewayError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class ClientFault(GatewayError):
+    """The request is at fault."""
+
+
+class BadRequest(ClientFault):
+    """`param` names the field; `code` is OpenAI's machine-readable reason where there is one."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class TooLarge(ClientFault):
+    """The body is larger than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"body over {limit} bytes")
+        self.limit = limit
+
+
+class UnknownModel(ClientFault):
+    """No node serves this model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+
+class EngineRefused(ClientFault):
+    """The engine refused the request with a 4xx; its message is passed on."""
+
+    def __init__(self, message: str, *, status: int, code: str | None, param: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+class Interrupted(GatewayError):
+    """A newer message came with `on_busy: restart`; both are answered together, there."""
+
+
+class CannotServe(GatewayError):
+    """Nothing is wrong with the request; `retry_after_ms` says when it makes sense to come back."""
+
+    def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class NodesDown(CannotServe):
+    """Every node that serves the model is away or draining."""
+
+
+class NodesFull(CannotServe):
+    """Every node that serves the model is at its cap."""
+
+
+class OperatorFault(GatewayError):
+    """The process cannot run as it was started; the text says what to change."""
+
+
+class BadOption(OperatorFault):
+    """An option of a command makes no sense."""
+
+
+class CannotListen(OperatorFault):
+    """A port is taken, or not ours to take."""
+
+
+class NodeFault(GatewayError):
+    """A node did not do its part."""
+
+
+class NodeRefused(NodeFault):
+    """No connection to the node."""
+
+
+class NodeSilent(NodeFault):
+    """Nothing came from the node within the deadline."""
+
+
+class NodeBroke(NodeFault):
+    """The connection or its bytes broke."""
+
+
+class NodeBusy(NodeFault):
+    """The node is at capacity; `retry_after_ms` is what it asked for, or a guess."""
+
+    def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms

@@ -1,0 +1,75 @@
+"""Every key in this process's memory, so that a request costs no round trip to the store.
+
+The store is asked for its version once a second, and for all keys only when that has changed: a revocation
+holds on every replica within two seconds, at the price of one small read per second and replica. While the
+store is away the last keys stay valid (expiry still works, it needs only the clock); that is counted and
+shown, and new revocations then work as soon as the store is back.
+"""
+
+import asyncio
+
+from gateway.keys.errors import KeyStoreUnavailable
+from gateway.keys.key import Caller, Key, authenticate
+from gateway.keys.ports import KeyStore
+
+POLL_EVERY_S = 1.0
+ANSWER_WITHIN_S = 0.9
+
+
+class Keyring:
+    """The keys as last read. Call `load` once, then keep `run` in the process's task group."""
+
+    def __init__(self, store: KeyStore, *, pepper: bytes, poll_every_s: float = POLL_EVERY_S) -> None:
+        self._store = store
+        self._pepper = pepper
+        self._poll_every_s = poll_every_s
+        self._keys: dict[str, Key] = {}
+        self._version: str | None = None
+        self.outages = 0
+        """How many polls failed since the start."""
+        self.outage: str | None = None
+        """What the last poll failed with, None while the store answers."""
+        self.unreadable: tuple[str, ...] = ()
+        """Ids of stored keys that this program cannot read; they open nothing."""
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def authenticate(self, authorization: bytes | None, *, now: float) -> Caller:
+        """See `key.authenticate`; `now` is Unix time."""
+        return authenticate(authorization, self._keys, pepper=self._pepper, now=now)
+
+    async def load(self) -> None:
+        """Read all keys. Raises KeyStoreUnavailable: a process that never had any keys must not serve."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                table = await self._store.table()
+        except TimeoutError:
+            raise KeyStoreUnavailable(f"the key store did not answer within {ANSWER_WITHIN_S} s") from None
+        self._keys = {key.id: key for key in table.keys}
+        self._version = table.version
+        self.unreadable = table.unreadable
+
+    async def refresh(self) -> None:
+        """One poll: read all keys if they have changed; an outage is noted, and the keys stay as they are."""
+        try:
+            if await self._stored_version() != self._version:
+                await self.load()
+        except KeyStoreUnavailable as error:
+            self.outages += 1
+            self.outage = str(error)
+        else:
+            self.outage = None
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_every_s)
+            await self.refresh()
+
+    async def _stored_version(self) -> str:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await self._store.version()
+        except TimeoutError:
+            raise KeyStoreUnavailable(f"the key store did not answer within {ANSWER_WITHIN_S} s") from None

@@ -1,0 +1,130 @@
+"""The key store in Redis: all keys in one slot, since every replica reads them all and they change seldom.
+
+    friendo:{keys}:records     hash    id → record (msgpack)
+    friendo:{keys}:version     string  drawn anew at every change
+
+The version is drawn, not counted: a failover may lose a change and let another one take its number, and
+a replica that had seen the lost one would then never read the other.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis.asyncio
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from gateway.keys.errors import KeyExists, KeyNotFound, KeyStoreUnavailable, KeyUnreadable, TooManyKeys
+from gateway.keys.key import Key
+from gateway.keys.ports import MAX_KEYS, KeyTable
+
+RECORDS = "friendo:{keys}:records"
+VERSION = "friendo:{keys}:version"
+_TRIES = 5
+
+
+class RedisKeys:
+    """A KeyStore over a client that its owner opens and closes; answers must come as bytes."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, max_keys: int = MAX_KEYS) -> None:
+        self._client = client
+        self._max_keys = max_keys
+        self._create = _script(client, "create")
+        self._replace = _script(client, "replace")
+
+    async def create(self, key: Key) -> None:
+        """See KeyStore."""
+        with _translated():
+            created = await self._create(
+                [RECORDS, VERSION], [key.id, msgspec.msgpack.encode(key), _new_version(), self._max_keys]
+            )
+        if created == -1:
+            raise TooManyKeys(self._max_keys)
+        if not created:
+            raise KeyExists(key.id)
+
+    async def revoke(self, key_id: str, *, now: float) -> Key:
+        """See KeyStore."""
+        for _ in range(_TRIES):
+            stored = await self._record(key_id)
+            key = _decoded(stored)
+            if key is None:
+                raise KeyUnreadable(key_id)
+            if key.revoked_at is not None:
+                return key
+            revoked = msgspec.structs.replace(key, revoked_at=now)
+            record = msgspec.msgpack.encode(revoked)
+            with _translated():
+                if await self._replace([RECORDS, VERSION], [key_id, stored, record, _new_version()]):
+                    return revoked
+        raise KeyStoreUnavailable(f"key {key_id} kept changing while it was being revoked; try again")
+
+    async def forget(self, key_id: str) -> None:
+        """See KeyStore."""
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hdel(RECORDS, key_id)
+        pipeline.set(VERSION, _new_version())
+        with _translated():
+            deleted, _ = await pipeline.execute()
+        if not deleted:
+            raise KeyNotFound(key_id)
+
+    async def table(self) -> KeyTable:
+        """See KeyStore."""
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.get(VERSION)
+        pipeline.hgetall(RECORDS)
+        with _translated():
+            version, records = await pipeline.execute()
+        decoded = {_text(key_id): _decoded(record) for key_id, record in records.items()}
+        return KeyTable(
+            version=_text(version),
+            keys=tuple(key for key in decoded.values() if key is not None),
+            unreadable=tuple(key_id for key_id, key in decoded.items() if key is None),
+        )
+
+    async def version(self) -> str:
+        """See KeyStore."""
+        answer: Any = self._client.get(VERSION)  # typed for both of redis-py's clients at once
+        with _translated():
+            return _text(await answer)
+
+    async def _record(self, key_id: str) -> bytes:
+        answer: Any = self._client.hget(RECORDS, key_id)
+        with _translated():
+            record: bytes | None = await answer
+        if record is None:
+            raise KeyNotFound(key_id)
+        return record
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)
+
+
+def _text(stored: bytes | None) -> str:
+    return stored.decode(errors="replace") if stored is not None else ""
+
+
+def _decoded(record: bytes) -> Key | None:
+    try:
+        return msgspec.msgpack.decode(record, type=Key)
+    except msgspec.DecodeError:
+        return None  # the table lists it as unreadable
+
+
+def _script(client: redis.asyncio.Redis, name: str) -> AsyncScript:
+    return client.register_script(Path(__file__).with_name(f"redis_keys.{name}.lua").read_text())
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What redis-py raises, in the words of this package."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise KeyStoreUnavailable(f"the key store did not answer: {error}") from error

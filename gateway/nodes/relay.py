@@ -1,0 +1,151 @@
+"""Passing one answer from a node to a client, as it arrives.
+
+A stream goes on event by event in the callback in which it came; with a conversation, everything from the
+first `finish_reason` on is held until the turn is stored. Nothing reaches the client before the first
+event was looked at, so that a node that fails until then can still be replaced by another one.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.errors import EngineRefused, NodeBroke, NodeBusy, NodeFault
+from gateway.nodes import sse
+from gateway.nodes.body import BodySink
+from gateway.nodes.connection import Exchange, Head, NodePool
+from gateway.nodes.dialect import read_error
+from gateway.nodes.roster import request_head
+from gateway.ports import Headers, Reply
+
+_MAX_EVENT = 4 * 1024 * 1024
+_STREAM_HEADERS: Headers = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class StreamShape(msgspec.Struct, frozen=True):
+    """What has to be done to a stream on its way."""
+
+    headers: Headers
+    drops_usage: bool
+    """The client did not ask for the usage chunk; the gateway did."""
+    holds_end: bool
+    """Keep everything from the first `finish_reason` on until `StreamSink.let_go`."""
+    keeps_events: bool
+    """Remember the events, to read the answer from them."""
+    renames: tuple[bytes, bytes] | None = None
+    """The model's JSON name on the node, and the one the client asked for."""
+
+
+class StreamSink:
+    """Takes a node's event stream and passes it on."""
+
+    def __init__(self, reply: Reply, shape: StreamShape, on_first: Callable[[], None]) -> None:
+        self._reply = reply
+        self._shape = shape
+        self._on_first = on_first
+        self._rest = b""
+        self._held: list[bytes] = []
+        self._is_holding = False
+        self.events: list[bytes] = []
+        self.last = b""
+        """The events with the usage, where they are not kept."""
+        self.is_done = False
+        self.failed = False
+        """The engine put an error into its stream."""
+
+    def feed(self, data: bytes) -> None:
+        """Pass on every event that is complete now."""
+        blob, self._rest = sse.split_complete(self._rest + data if self._rest else data)
+        if len(self._rest) > _MAX_EVENT:
+            raise NodeBroke("the node sent an event without an end")
+        if blob:
+            self._pass_on(blob)
+
+    def let_go(self) -> None:
+        """Send what was held: the turn is stored."""
+        for blob in self._held:
+            self._reply.write(blob)
+        self._held.clear()
+
+    def _pass_on(self, blob: bytes) -> None:
+        if sse.is_error(blob):
+            self._refuse_or_mark(blob)
+        if not self._reply.is_started:
+            self._on_first()
+            self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
+        if self._shape.keeps_events:
+            self.events.append(blob)
+        if sse.has_no_choices(blob):
+            self.last = blob
+        self.is_done = self.is_done or sse.is_done(blob)
+        blob = self._reshaped(blob)
+        if self._shape.holds_end and (self._is_holding or sse.finishes(blob)):
+            self._is_holding = True
+            self._held.append(blob)
+        elif blob:
+            self._reply.write(blob)
+
+    def _reshaped(self, blob: bytes) -> bytes:
+        """The events as the client is to see them; most pass as they came."""
+        if self._shape.renames is not None:
+            blob = blob.replace(*self._shape.renames)
+        if self._shape.drops_usage and sse.has_no_choices(blob):
+            blob = b"".join(event for event in sse.events(blob) if not sse.has_no_choices(event))
+        return blob
+
+    def _refuse_or_mark(self, blob: bytes) -> None:
+        """An error as first event is a refusal (SGLang's full queue); later on it is a failure."""
+        if self._reply.is_started:
+            self.failed = True
+            return
+        error = read_error(next(sse.payloads([blob])))
+        raise NodeBusy(error.message)
+
+
+async def send(pool: NodePool, api_key: str, headers: Headers, body: bytes) -> tuple[Exchange, Head]:
+    """Send a chat completion and wait for the head.
+
+    Raises a `NodeFault`. A pooled connection that closed before a byte came is replaced once by a fresh
+    one: that is the race of keep-alive, not a failure of the node.
+    """
+    passed = b"".join(b"%b: %b\r\n" % header for header in headers)
+    request = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        request_head("POST", "/v1/chat/completions", pool, api_key),
+        passed,
+        len(body),
+        body,
+    )
+    exchange = await pool.send(request)
+    try:
+        try:
+            return exchange, await exchange.head
+        except NodeBroke:
+            if exchange.got_bytes:
+                raise
+        exchange = await pool.resend(request)
+        return exchange, await exchange.head
+    except BaseException:
+        exchange.abort()
+        raise
+
+
+async def refuse(exchange: Exchange, head: Head) -> None:
+    """Raise what a status other than 200 means: the client's fault, load, or the node's failure."""
+    sink = BodySink(limit=1024 * 1024)
+    exchange.pump(sink)
+    await exchange.done
+    error = read_error(sink.value())
+    if head.status in (429, 503):
+        raise NodeBusy(error.message, retry_after_ms=_retry_after(head))
+    if head.status >= 500 or head.status in (401, 403, 404, 405):
+        # Ours to get right: the gateway's key, the node's paths and its models.
+        raise NodeFault(f"it answered {head.status}: {error.message}")
+    raise EngineRefused(error.message, status=head.status, code=error.code, param=error.param)
+
+
+def _retry_after(head: Head) -> int:
+    seconds = head.get(b"retry-after") or b"1"
+    return int(seconds) * 1000 if seconds.isdigit() else 1000

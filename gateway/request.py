@@ -1,0 +1,203 @@
+"""A chat completion request: what it asks, and the body that goes to a node for it. Pure.
+
+The body is taken apart into its top-level fields once and put together again from their own bytes, so
+what an engine takes passes through as the client wrote it, and what only the gateway may say is left out.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import xxhash
+
+from gateway.errors import BadRequest
+from history.dialogue import OnBusy
+
+Fields = dict[str, msgspec.Raw]
+HistoryUse = Literal["on", "off"]
+
+MAX_ID = 256
+_MAX_CHOICES = 128
+_MAX_ANSWER_TOKENS = 1_000_000
+_OURS = frozenset({"conversation", "session_id", "on_busy"})
+# Honoured by engines and never taken from a client: whose cache, which rank, whose turn.
+_ENGINE_ONLY = frozenset(
+    {
+        "cache_salt", "data_parallel_rank", "extra_key", "kv_transfer_params", "lora_path", "priority",
+        "request_id", "return_token_ids", "rid", "routed_dp_rank", "vllm_xargs", "bootstrap_host",
+        "bootstrap_port", "bootstrap_room",
+    }
+)  # fmt: skip
+_STRIPPED = _OURS | _ENGINE_ONLY
+
+_decode_fields = msgspec.json.Decoder(Fields).decode
+T = TypeVar("T")
+
+
+class _Metadata(msgspec.Struct):
+    session_id: str | None = None
+    user_id: str | None = None
+    character: str | None = None
+
+
+class _ConversationObject(msgspec.Struct):
+    id: str
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """One request as the use case reads it."""
+
+    fields: Fields
+    model: str
+    messages: bytes
+    stream: bool
+    wants_usage: bool
+    """Whether the client asked for a usage chunk at the end of the stream."""
+    conversation: str | None
+    must_exist: bool
+    user: str
+    character: str
+    on_busy: OnBusy | None
+    idempotency_key: str
+    is_retry: bool
+    body_hash: bytes
+
+
+def read_request(body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key: bool) -> ChatRequest:
+    """Parse a request. Raises `BadRequest` naming the parameter that is wrong."""
+    fields = _fields(body)
+    stream = _read(fields, "stream", bool) or False
+    metadata = _read(fields, "metadata", _Metadata) or _Metadata()
+    conversation = _conversation(fields, headers, metadata, adopt_cache_key=adopt_cache_key)
+    uses_history = conversation is not None and headers.get(b"x-history", b"on").lower() != b"off"
+    _check_bounds(fields, has_history=uses_history)
+    return ChatRequest(
+        fields=fields,
+        model=_required(fields, "model", str),
+        messages=bytes(_required_raw(fields, "messages")),
+        stream=stream,
+        wants_usage=_wants_usage(fields),
+        conversation=conversation if uses_history else None,
+        must_exist=uses_history and conversation is not None and conversation.startswith("conv_"),
+        user=_bounded(_user(fields, metadata), "user"),
+        character=_bounded(metadata.character or "", "metadata.character"),
+        on_busy=_read(fields, "on_busy", OnBusy),
+        idempotency_key=_bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key"),
+        is_retry=headers.get(b"x-stainless-retry-count", b"0") != b"0",
+        body_hash=xxhash.xxh3_128_digest(body),
+    )
+
+
+def node_body(request: ChatRequest, messages: bytes, *, model: str) -> bytes:
+    """The body for a node: the client's fields, but these messages and this model name.
+
+    Streamed answers always carry their usage: what was cached is how the gateway learns the truth.
+    """
+    own: dict[str, bytes] = {"model": msgspec.json.encode(model), "messages": messages}
+    if request.stream:
+        own["stream_options"] = _stream_options(request.fields)
+    passed = (
+        b'"%b":%b' % (_key(name), raw)
+        for name, raw in request.fields.items()
+        if name not in _STRIPPED and name not in own
+    )
+    written = (b'"%b":%b' % (name.encode(), value) for name, value in own.items())
+    return b"{%b}" % b",".join((*written, *passed))
+
+
+def _fields(body: bytes) -> Fields:
+    try:
+        # Raw values are only scanned, so broken UTF-8 inside them would pass on to the node.
+        body.decode()
+        return _decode_fields(body)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not valid UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise BadRequest("the body must be a JSON object") from error
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
+
+
+def _read(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
+    raw = fields.get(name)
+    if raw is None or bytes(raw) == b"null":
+        return None
+    try:
+        value: T = msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"{name}: {error}", param=name) from error
+    return value
+
+
+def _required_raw(fields: Fields, name: str) -> msgspec.Raw:
+    raw = fields.get(name)
+    if raw is None or bytes(raw) == b"null":
+        raise BadRequest(f"you must provide {name}", param=name, code="missing_required_parameter")
+    return raw
+
+
+def _required(fields: Fields, name: str, kind: type[T]) -> T:
+    _required_raw(fields, name)
+    value = _read(fields, name, kind)
+    assert value is not None
+    return value
+
+
+def _conversation(
+    fields: Fields, headers: Mapping[bytes, bytes], metadata: _Metadata, *, adopt_cache_key: bool
+) -> str | None:
+    """The id, by the order that the contract fixes; empty strings name nothing."""
+    named = _read(fields, "conversation", str | _ConversationObject)
+    found = (
+        (named.id if isinstance(named, _ConversationObject) else named)
+        or headers.get(b"x-session-id", b"").decode("utf-8", "replace")
+        or _read(fields, "session_id", str)
+        or (adopt_cache_key and (_read(fields, "prompt_cache_key", str) or metadata.session_id))
+    )
+    return _bounded(found, "conversation") if found else None
+
+
+def _user(fields: Fields, metadata: _Metadata) -> str:
+    safety_identifier: str | None = _read(fields, "safety_identifier", str)
+    user: str | None = _read(fields, "user", str)
+    return safety_identifier or user or metadata.user_id or ""
+
+
+def _bounded(text: str, param: str) -> str:
+    if len(text) > MAX_ID:
+        raise BadRequest(f"{param} is longer than {MAX_ID} characters", param=param)
+    return text
+
+
+def _check_bounds(fields: Fields, *, has_history: bool) -> None:
+    choices: int = _read(fields, "n", int) or 1
+    if not 1 <= choices <= _MAX_CHOICES:
+        raise BadRequest(f"n must be between 1 and {_MAX_CHOICES}", param="n")
+    if has_history and choices != 1:
+        raise BadRequest("n must be 1 with a conversation", param="n")
+    for name in ("max_tokens", "max_completion_tokens"):
+        limit: int | None = _read(fields, name, int)
+        if limit is not None and not 1 <= limit <= _MAX_ANSWER_TOKENS:
+            raise BadRequest(f"{name} must be between 1 and {_MAX_ANSWER_TOKENS}", param=name)
+
+
+def _wants_usage(fields: Fields) -> bool:
+    options: dict[str, Any] | None = _read(fields, "stream_options", dict[str, Any])
+    return bool(options and options.get("include_usage"))
+
+
+def _stream_options(fields: Fields) -> bytes:
+    options: dict[str, Any] | None = _read(fields, "stream_options", dict[str, Any])
+    return msgspec.json.encode({**(options or {}), "include_usage": True})
+
+
+def _key(name: str) -> bytes:
+    """A field's name as it stands inside quotes."""
+    return msgspec.json.encode(name)[1:-1]
+
+
+def header_map(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name in lower case; the last of equal ones counts."""
+    return dict(headers)

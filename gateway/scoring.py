@@ -1,0 +1,111 @@
+"""What a prompt's prefix is worth: which node should hold how much of it, and what came of that. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import xxhash
+
+from gateway.nodes.completion import Usage
+from gateway.request import ChatRequest
+from gateway.routing import prefix as chains
+from gateway.routing.choice import Decision
+from gateway.routing.prefix import PrefixChain, expected_tokens
+from gateway.routing.router import Router
+from gateway.telemetry import CacheKey, Phase, Score
+from history.dialogue import OpenTurn
+
+_BYTES_PER_TOKEN = 4
+"""Where no usage tells better. English text; a guess is enough to compare nodes."""
+
+
+class Prefix(msgspec.Struct, frozen=True):
+    """A prompt as routing sees it. Tokens are estimates until the engine has counted them."""
+
+    chain: PrefixChain
+    key: bytes
+    """What rendezvous goes by."""
+    prompt_tokens: int
+    held: dict[str, int]
+    """Per node, tokens of the prefix it should still have."""
+    bound_to: str | None
+    reusable: int
+    """What the last answer's node had of it, whoever answers now."""
+    phase: Phase
+
+    def placements(self, usage: Usage) -> list[tuple[bytes, int]]:
+        """The prompt's own end, with the tokens that the engine counted."""
+        return [(self.chain.links[-1], usage.prompt_tokens)] if self.chain.links else []
+
+
+def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:
+    """A stateless prompt: known from its own messages, byte for byte as they were sent."""
+    messages = _raw_messages(request.messages)
+    chain = chains.chain(_root(request), messages)
+    held = router.held(reversed(chain.links), now)
+    return Prefix(
+        chain=chain,
+        key=b"".join(chain.links[:2][-1:]),
+        prompt_tokens=len(request.messages) // _BYTES_PER_TOKEN,
+        held=held,
+        bound_to=None,
+        reusable=max(held.values(), default=0),
+        phase="stateless",
+    )
+
+
+def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: float) -> Prefix:
+    """A conversation's prompt: its binding says which node has it, and how much."""
+    messages, binding = turn.prompt.messages, turn.layout.conversation.binding
+    chain = chains.chain(_root(request), messages)
+    held = router.held(reversed(chain.links), now)
+    reusable, known = 0, 0
+    if binding is not None and binding.prefix in chain.links:
+        known = chain.links.index(binding.prefix) + 1
+        reusable = binding.tokens
+        if router.retains(binding.at, now):
+            held[binding.node] = max(held.get(binding.node, 0), binding.tokens)
+    new_bytes = sum(len(message) for message in messages[known:])
+    return Prefix(
+        chain=chain,
+        key=xxhash.xxh3_128_digest(f"{turn.key.tenant}\0{turn.key.id}".encode()),
+        prompt_tokens=reusable + new_bytes // _BYTES_PER_TOKEN,
+        held=held,
+        bound_to=binding.node if binding is not None else None,
+        reusable=reusable,
+        phase=_phase(turn, has_prefix=bool(known)),
+    )
+
+
+def score(
+    model: str, prefix: Prefix, decision: Decision, usage: Usage, block_size: int
+) -> tuple[CacheKey, Score]:
+    """Expected against actual, with the prompt's length as the engine counted it."""
+    held = prefix.held.get(decision.node, 0)
+    key = CacheKey(model=model, node=decision.node, route=decision.route, phase=prefix.phase)
+    return key, Score(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        expected_tokens=expected_tokens(held, usage.prompt_tokens, block_size),
+        reusable_tokens=expected_tokens(prefix.reusable, usage.prompt_tokens, block_size),
+        cached_tokens=usage.cached,
+    )
+
+
+def _phase(turn: OpenTurn, *, has_prefix: bool) -> Phase:
+    if turn.layout.conversation.turn_count == 0:
+        return "first"
+    return "warm" if has_prefix else "cut"
+
+
+def _root(request: ChatRequest) -> bytes:
+    tools = request.fields.get("tools")
+    return chains.root(request.model, tools=bytes(tools) if tools is not None else b"")
+
+
+def _raw_messages(raw: bytes) -> Sequence[bytes]:
+    """The messages' own bytes; what is no list of messages is one piece, and the engine's to refuse."""
+    try:
+        pieces: Iterable[msgspec.Raw] = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return [raw]
+    return [bytes(piece) for piece in pieces]

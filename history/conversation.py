@@ -1,0 +1,98 @@
+"""The facts of a dialogue: turns, the conversation around them, and who may write.
+
+Everything here is a frozen record that a store can keep as it is. A message is kept as the JSON
+text that goes into every later prompt, byte for byte, because the engines' prefix caches match bytes.
+"""
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Status = Literal["complete", "open", "incomplete"]
+
+
+class ConversationKey(msgspec.Struct, frozen=True):
+    """Whose dialogue it is. Ids are only unique inside a tenant."""
+
+    tenant: str
+    id: str
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """What surrounds the answer in the engine's response, kept so that a retry can be answered again."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """A user message and everything up to the final assistant message.
+
+    `open` turns end with a tool call whose result is still to come; `incomplete` ones lost their
+    answer half way. A greeting or a proactive message is a turn without a user message.
+    """
+
+    messages: tuple[bytes, ...]
+    digests: bytes
+    """16 bytes per message: what the client could see of it (see `message.visible_digest`)."""
+    tokens: int = 0
+    """What the turn adds to a prompt; measured by the engine's usage, 0 where it gave none."""
+    at: float = 0.0
+    """Unix seconds of the commit, by the gateway's clock."""
+    status: Status = "complete"
+    idempotency_key: str = ""
+    body_hash: bytes = b""
+    reply: Reply = Reply()
+
+
+def token_estimate(turn: Turn) -> int:
+    """What the turn adds to a prompt: as measured, else four bytes of JSON to a token."""
+    return turn.tokens or sum(len(message) for message in turn.messages) // 4
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """Which node holds the conversation's KV, up to which prefix, since when."""
+
+    node: str
+    prefix: bytes
+    """The prefix chain's link after the last answer."""
+    tokens: int
+    """Prompt plus completion tokens of that answer: what the node had in cache then."""
+    at: float
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """Everything remembered under one id but the turns themselves."""
+
+    user: str = ""
+    character: str = ""
+    persona: bytes = b""
+    """The system message as JSON, empty where there is none."""
+    epoch: int = 0
+    """How many times the persona was replaced; each costs the cache."""
+    turn_count: int = 0
+    """All turns of the active branch, those out of the window included."""
+    cut: int = 0
+    """How many of them have left the window; only moves forward within a branch."""
+    summary: bytes = b""
+    covers_to: int = 0
+    """How many turns the summary covers."""
+    branches: int = 0
+    binding: Binding | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to write one conversation, until it expires or a later fence is handed out."""
+
+    owner: str
+    fence: int
+    duration_ms: int

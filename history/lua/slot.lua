@@ -1,0 +1,41 @@
+-- What every script of a conversation's slot begins with. ARGV[1] is the schema version that the caller
+-- knows. Each script answers with an array whose first element says what happened.
+
+-- In the order in which redis_store.py reads them.
+local FIELDS = {
+  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'summary', 'covers_to', 'branches',
+  'binding', 'created_at', 'updated_at',
+}
+
+local function server_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Numbers of 14 digits and more would become '1e+14' by themselves.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Conversations written by a newer program are left alone: its fields may mean something else.
+local function newer_schema(meta)
+  local version = redis.call('HGET', meta, 'v')
+  if version and tonumber(version) > tonumber(ARGV[1]) then
+    return { 'newer', version }
+  end
+end
+
+-- Values that are msgpack already, as one msgpack array: one string to parse instead of hundreds.
+local function packed(values)
+  return struct.pack('>BI4', 0xdd, #values) .. table.concat(values)
+end
+
+-- A turn must not outlive its conversation: give keys that are about to expire the time that it needs.
+local function outlive(now, needed_ms, keys)
+  local left = redis.call('PTTL', keys[1])
+  if left >= 0 and left < needed_ms then
+    for _, key in ipairs(keys) do
+      redis.call('PEXPIREAT', key, digits(now + needed_ms))
+    end
+  end
+end

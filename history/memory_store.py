@@ -1,0 +1,231 @@
+"""Dialogues in the memory of one process: for trying things out and for tests.
+
+It keeps the same promises as the Redis store, minus survival. Nothing awaits inside a method, so each
+one is atomic on its event loop. Nothing is ever dropped: it is as large as what was said to it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from history.conversation import Conversation, ConversationKey, Lease, Turn
+from history.errors import ConversationErased, ConversationNotFound, LeaseLost
+from history.ports import Begun, Busy, Change, Claim, Missing, Renewal
+from history.store_rules import (
+    COMMITS_REMEMBERED,
+    GRAVE_MS,
+    TICKET_MS,
+    check_claim,
+    check_key,
+    check_user,
+    moved_cut,
+)
+
+
+def _monotonic_ms() -> float:
+    return time.monotonic() * 1_000
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Everything under one key. `conversation` is None until the first commit."""
+
+    conversation: Conversation | None = None
+    turns: list[Turn] = field(default_factory=list)
+    branches: list[tuple[int, tuple[Turn, ...]]] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+    """The queue: when each owner last asked, in order of arrival."""
+    owner: str = ""
+    fence: int = 0
+    expires: float = 0.0
+    interrupted_fence: int = 0
+    erased_fence: int = 0
+    done_fences: tuple[int, ...] = ()
+
+    def holds(self, lease: Lease) -> bool:
+        return self.owner == lease.owner and self.fence == lease.fence
+
+    def free(self) -> None:
+        self.owner, self.expires = "", 0.0
+
+
+class MemoryStore:
+    """A `ConversationStore` without a server. `now_ms` is its clock; only differences count."""
+
+    def __init__(self, *, now_ms: Callable[[], float] = _monotonic_ms) -> None:
+        self._now_ms = now_ms
+        self._kept: dict[ConversationKey, _Kept] = {}
+        self._index: dict[tuple[str, str], dict[str, None]] = {}
+        self._tombstones: dict[tuple[str, str], float] = {}
+
+    async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
+        """Take the lease and read the window, or a place in the queue."""
+        check_key(key)
+        check_claim(claim)
+        kept = self._kept.get(key)
+        if claim.must_exist and (kept is None or kept.conversation is None):
+            return Missing()
+        kept = kept or self._kept.setdefault(key, _Kept())
+        now = self._now_ms()
+        if kept.owner != claim.owner:
+            busy = self._place(kept, claim, now)
+            if busy is not None:
+                return busy
+            kept.seen.pop(claim.owner, None)
+            kept.fence += 1
+        kept.owner, kept.expires = claim.owner, now + claim.lease_ms
+        return _begun(kept, claim)
+
+    def _place(self, kept: _Kept, claim: Claim, now: float) -> Busy | None:
+        """The claim's place in the queue; None if it is its turn."""
+        for owner in [owner for owner, seen in kept.seen.items() if seen < now - TICKET_MS]:
+            del kept.seen[owner]
+        waiting = list(kept.seen)
+        ours = claim.owner in kept.seen
+        ahead = waiting.index(claim.owner) if ours else len(waiting)
+        free = kept.expires <= now
+        if free and not ahead:
+            return None
+        expires_ms = max(0, round(kept.expires - now))
+        if not ours and len(waiting) >= claim.queue_limit:
+            return Busy(position=-1, holder_expires_ms=expires_ms)
+        kept.seen[claim.owner] = now
+        if claim.interrupt and not free:
+            kept.interrupted_fence = kept.fence
+        return Busy(position=ahead, holder_expires_ms=expires_ms)
+
+    async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
+        """Extend the lease by its duration from now."""
+        kept = self._kept.get(key)
+        if kept is None or not kept.holds(lease):
+            return Renewal(held=False)
+        kept.expires = self._now_ms() + lease.duration_ms
+        return Renewal(held=True, interrupted=kept.interrupted_fence == lease.fence)
+
+    async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
+        """Write the change and free the lease. Raises `LeaseLost`, `ConversationErased`, `ValueError`."""
+        kept = self._kept.get(key)
+        if kept is not None and lease.fence <= kept.erased_fence:
+            raise ConversationErased("the conversation was erased while its turn was being written")
+        if kept is not None and lease.fence in kept.done_fences and kept.conversation is not None:
+            return kept.conversation
+        if kept is None or not kept.holds(lease):
+            raise LeaseLost("another writer took the conversation over; send the message again")
+        before = kept.conversation or Conversation(created_at=change.at)
+        cut = moved_cut(before, change)
+        replaced = tuple(kept.turns[change.keep :])
+        if replaced and change.save_branch:
+            kept.branches.append((change.keep, replaced))
+        kept.turns[change.keep :] = change.append
+        kept.conversation = _changed(before, change, cut, len(kept.turns), len(kept.branches))
+        kept.done_fences = (*kept.done_fences, lease.fence)[-COMMITS_REMEMBERED:]
+        kept.free()
+        return kept.conversation
+
+    async def release(self, key: ConversationKey, lease: Lease) -> None:
+        """Free the lease without writing; no error if it is no longer ours."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.holds(lease):
+            kept.free()
+
+    async def leave(self, key: ConversationKey, owner: str) -> None:
+        """Give up the ticket in the queue, and the lease if it was just granted to `owner`."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return
+        kept.seen.pop(owner, None)
+        if kept.owner == owner:
+            kept.free()
+
+    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
+        """All turns' digests, oldest first."""
+        check_key(key)
+        kept = self._kept.get(key)
+        return tuple(turn.digests for turn in kept.turns) if kept else ()
+
+    async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
+        """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
+        check_key(key)
+        kept = self._kept.get(key)
+        return tuple(kept.turns[max(0, start) : max(0, stop)]) if kept else ()
+
+    async def load(self, key: ConversationKey) -> Conversation | None:
+        """The conversation without its turns; None if there is none."""
+        check_key(key)
+        kept = self._kept.get(key)
+        return kept.conversation if kept else None
+
+    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+        """A saved branch. Raises `ConversationNotFound` if there is none of this number."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or not 1 <= number <= len(kept.branches):
+            raise ConversationNotFound(f"this conversation has no branch {number}")
+        return kept.branches[number - 1]
+
+    async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
+        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+        check_user(tenant, user)
+        check_key(key)
+        if self._tombstones.get((tenant, user), self._now_ms()) > self._now_ms():
+            raise ConversationErased("this user was erased; nothing new is kept for it today")
+        self._index.setdefault((tenant, user), {})[key.id] = None
+
+    async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
+        """The ids in the user's index, oldest first."""
+        check_user(tenant, user)
+        return tuple(self._index.get((tenant, user), ()))
+
+    async def erase(self, key: ConversationKey) -> None:
+        """Delete a conversation, also from its user's index, and fence its writers."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None:
+            return
+        user = kept.conversation.user if kept.conversation else ""
+        self._index.get((key.tenant, user), {}).pop(key.id, None)
+        self._kept[key] = _Kept(fence=kept.fence, erased_fence=kept.fence)
+
+    async def erase_user(self, tenant: str, user: str) -> int:
+        """Erase every conversation of a user and leave a tombstone; returns how many there were."""
+        check_user(tenant, user)
+        self._tombstones[tenant, user] = self._now_ms() + GRAVE_MS
+        ids = self._index.pop((tenant, user), {})
+        for conversation_id in ids:
+            await self.erase(ConversationKey(tenant, conversation_id))
+        return len(ids)
+
+    async def ping(self) -> None:
+        """Memory always answers."""
+
+    async def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def _begun(kept: _Kept, claim: Claim) -> Begun:
+    conversation = kept.conversation or Conversation()
+    newest = kept.turns[-claim.digest_turns :] if claim.digest_turns > 0 else []
+    return Begun(
+        conversation=conversation,
+        turns=tuple(kept.turns[conversation.cut :]),
+        lease=Lease(owner=claim.owner, fence=kept.fence, duration_ms=claim.lease_ms),
+        is_new=kept.conversation is None,
+        digests=tuple(turn.digests for turn in newest),
+    )
+
+
+def _changed(before: Conversation, change: Change, cut: int, turn_count: int, branches: int) -> Conversation:
+    return replace(
+        before,
+        user=before.user if change.user is None else change.user,
+        character=before.character if change.character is None else change.character,
+        persona=before.persona if change.persona is None else change.persona,
+        epoch=before.epoch + change.new_epoch,
+        turn_count=turn_count,
+        cut=cut,
+        branches=branches,
+        binding=before.binding if change.binding is None else change.binding,
+        updated_at=change.at,
+    )

@@ -1,0 +1,134 @@
+"""The door behind which dialogues are kept.
+
+Two implementations pass one contract suite: `memory_store` and `redis_store`. A turn costs two calls:
+`begin` reads everything a prompt needs and takes the lease; `commit` writes everything and frees it.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Turn
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a writer asks for when it begins a turn."""
+
+    owner: str
+    """Unique per request; also its ticket in the queue."""
+    lease_ms: int
+    queue_limit: int
+    """How many may wait in all, this one included; 0 refuses at once when busy."""
+    must_exist: bool = False
+    interrupt: bool = False
+    """Ask whoever holds the lease to stop (`renew` tells it)."""
+    digest_turns: int = 0
+    """How many of the newest turns' digests to return as well, for alignment."""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The lease is held. `turns` are those of the window: `conversation.cut` onwards."""
+
+    conversation: Conversation
+    turns: tuple[Turn, ...]
+    lease: Lease
+    is_new: bool
+    digests: tuple[bytes, ...] = ()
+    """One entry per turn (16 bytes per message), the newest `digest_turns` turns, oldest first."""
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Somebody else writes. Ask again with the same owner to keep the place in the queue."""
+
+    position: int
+    """Tickets ahead of this one; 0 means next. -1: no ticket (queue full or refused)."""
+    holder_expires_ms: int
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """`must_exist` was asked for and there is nothing under this id."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a commit writes, all of it or nothing.
+
+    The newest `turn_count - keep` turns are replaced by `append`; with `save_branch` those replaced are
+    kept as a branch of their own. Fields left None stay as they are.
+    """
+
+    keep: int
+    append: tuple[Turn, ...]
+    at: float
+    save_branch: bool = False
+    cut: int | None = None
+    persona: bytes | None = None
+    new_epoch: bool = False
+    user: str | None = None
+    character: str | None = None
+    binding: Binding | None = None
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """`held`: the lease is still ours and was extended. `interrupted`: somebody asks us to stop."""
+
+    held: bool
+    interrupted: bool = False
+
+
+class ConversationStore(Protocol):
+    """Keeps dialogues. Every method raises `StoreUnavailable` when the store does not answer."""
+
+    async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
+        """Take the lease and read the window, or a place in the queue, in one round trip.
+
+        First come, first served by the store's own clock and order. A ticket not renewed by another
+        `begin` for `TICKET_MS` is dropped, so a gateway that died holds nobody up.
+        """
+
+    async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
+        """Extend the lease by its duration from now."""
+
+    async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
+        """Write the change and free the lease, atomically.
+
+        Raises `LeaseLost` if the lease is no longer held (expired and taken, or expired and fenced),
+        `ConversationErased` if the conversation was erased meanwhile. A lease that merely expired, with
+        nobody after it, still commits. Idempotent for a repeated call with the same lease: a commit whose
+        answer got lost in the network may be sent again and changes nothing the second time.
+        """
+
+    async def release(self, key: ConversationKey, lease: Lease) -> None:
+        """Free the lease without writing; no error if it is no longer ours."""
+
+    async def leave(self, key: ConversationKey, owner: str) -> None:
+        """Give up the ticket in the queue, and the lease if it was just granted to `owner`."""
+
+    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
+        """All turns' digests, oldest first: the rare alignment that `digest_turns` did not cover."""
+
+    async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
+        """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
+
+    async def load(self, key: ConversationKey) -> Conversation | None:
+        """The conversation without its turns and without a lease; None if there is none."""
+
+    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+        """A saved branch (1-based): the turn index at which it left, and its turns."""
+
+    async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
+        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+
+    async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
+        """The ids in the user's index, oldest first."""
+
+    async def erase(self, key: ConversationKey) -> None:
+        """Delete a conversation and fence its writers: a commit under way will raise `ConversationErased`."""
+
+    async def erase_user(self, tenant: str, user: str) -> int:
+        """Erase every conversation of a user and leave a tombstone; returns how many there were."""
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the store answers."""
+
+    async def close(self) -> None:
+        """Give the connections back."""

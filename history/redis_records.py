@@ -1,0 +1,80 @@
+"""How turns and conversations look in Redis: msgpack for turns and bindings, plain text for the rest."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from history.conversation import Binding, Conversation, Turn
+from history.errors import StoreFault
+from history.ports import Change
+from history.redis_keys import decode_id, encode_id
+
+_Record = TypeVar("_Record")
+
+_encode = msgspec.msgpack.Encoder().encode
+_turn = msgspec.msgpack.Decoder(Turn)
+_turns = msgspec.msgpack.Decoder(tuple[Turn, ...])
+_branch = msgspec.msgpack.Decoder(tuple[int, tuple[Turn, ...]])
+_binding = msgspec.msgpack.Decoder(Binding)
+
+
+def encode_turn(turn: Turn) -> bytes:
+    """One element of the list of turns."""
+    return _encode(turn)
+
+
+def decode_turn(data: bytes) -> Turn:
+    """One element of the list of turns. Raises `StoreFault` if it is something else."""
+    return _decoded(_turn, data)
+
+
+def decode_turns(data: bytes) -> tuple[Turn, ...]:
+    """Turns packed by the script into one array."""
+    return _decoded(_turns, data)
+
+
+def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
+    """The index at which a branch left, and its turns."""
+    return _decoded(_branch, data)
+
+
+def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
+    """The conversation from the values of `FIELDS` in slot.lua, in that order."""
+    (user, character, persona, epoch, turn_count, cut, summary, covers_to, branches, *rest) = fields
+    binding, created_at, updated_at = rest
+    return Conversation(
+        user=decode_id(user) if user else "",
+        character=decode_id(character) if character else "",
+        persona=persona or b"",
+        epoch=int(epoch or 0),
+        turn_count=int(turn_count or 0),
+        cut=int(cut or 0),
+        summary=summary or b"",
+        covers_to=int(covers_to or 0),
+        branches=int(branches or 0),
+        binding=_decoded(_binding, binding) if binding else None,
+        created_at=float(created_at or 0),
+        updated_at=float(updated_at or 0),
+    )
+
+
+def changed_fields(change: Change) -> list[bytes]:
+    """Names and values, in turn, of the fields that a change sets."""
+    fields: list[bytes] = []
+    if change.user is not None:
+        fields += (b"user", encode_id(change.user))
+    if change.character is not None:
+        fields += (b"character", encode_id(change.character))
+    if change.persona is not None:
+        fields += (b"persona", change.persona)
+    if change.binding is not None:
+        fields += (b"binding", _encode(change.binding))
+    return fields
+
+
+def _decoded(decoder: "msgspec.msgpack.Decoder[_Record]", data: bytes) -> _Record:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise StoreFault(f"the store holds something that is no record of this program: {error}") from error

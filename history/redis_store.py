@@ -1,0 +1,227 @@
+"""Dialogues in Redis or Valkey: one hash slot per conversation, one script per read-modify-write.
+
+A turn costs two round trips, `begin` and `commit`, whatever the dialogue's length. Every script may be
+sent twice without harm: a writer is known by its owner, a commit by its fence, and both are remembered.
+Time is the server's, so that gateways with different clocks agree on who holds a lease.
+"""
+
+from typing import Any
+
+from history.conversation import SCHEMA_VERSION, Conversation, ConversationKey, Lease, Turn
+from history.errors import ConversationErased, ConversationNotFound, LeaseLost, StoreFault
+from history.ports import Begun, Busy, Change, Claim, Missing, Renewal
+from history.redis_keys import conversation_keys, decode_id, encode_id, user_keys
+from history.redis_link import Argument, RedisLink, Script, load_script
+from history.redis_records import (
+    changed_fields,
+    decode_branch,
+    decode_conversation,
+    decode_turn,
+    decode_turns,
+    encode_turn,
+)
+from history.store_rules import (
+    COMMITS_REMEMBERED,
+    GRAVE_MS,
+    TICKET_MS,
+    check_claim,
+    cut_refused,
+    keep_refused,
+)
+
+_ON_CONVERSATIONS = ("begin", "renew", "commit", "release", "leave", "read", "load", "branch", "erase")
+_ON_USERS = ("register", "bury")
+
+
+class RedisStore:
+    """A `ConversationStore` over one server.
+
+    `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `pool_size`: how many
+    calls may be under way at once, the rest wait. `timeout_s`: how long one call may take in all.
+    """
+
+    def __init__(
+        self, url: str, *, ttl_ms: int | None = None, pool_size: int = 64, timeout_s: float = 2.0
+    ) -> None:
+        if ttl_ms is not None and ttl_ms <= 0:
+            raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
+        self._ttl_ms = ttl_ms or 0
+        self._link = RedisLink(url, size=pool_size, timeout_s=timeout_s)
+        self._scripts: dict[str, Script] = {
+            **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
+            **{name: load_script(name) for name in _ON_USERS},
+        }
+
+    @property
+    def round_trips(self) -> int:
+        """How many commands were sent on conversations' slots so far."""
+        return sum(self._link.sent[name] for name in _ON_CONVERSATIONS)
+
+    async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
+        """Take the lease and read the window, or a place in the queue, in one round trip."""
+        check_claim(claim)
+        status, *rest = await self._run(
+            "begin",
+            conversation_keys(key),
+            *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
+            *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
+            *(TICKET_MS, GRAVE_MS),
+        )
+        if status == b"begun":
+            return _begun(claim, *rest)
+        if status == b"busy":
+            return Busy(position=rest[0], holder_expires_ms=rest[1])
+        return Missing()
+
+    async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
+        """Extend the lease by its duration from now."""
+        keys = conversation_keys(key)
+        status, *rest = await self._run(
+            "renew",
+            (keys.meta, keys.turns, keys.digests, keys.branches),
+            *(encode_id(lease.owner), lease.fence, lease.duration_ms),
+        )
+        return Renewal(held=True, interrupted=rest[0] == 1) if status == b"held" else Renewal(held=False)
+
+    async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
+        """Write the change and free the lease. Raises `LeaseLost`, `ConversationErased`, `ValueError`."""
+        keys = conversation_keys(key)
+        fields = changed_fields(change)
+        status, *rest = await self._run(
+            "commit",
+            (keys.meta, keys.turns, keys.digests, keys.branches),
+            *(encode_id(lease.owner), lease.fence, self._ttl_ms, COMMITS_REMEMBERED),
+            *(change.keep, int(change.save_branch), "" if change.cut is None else change.cut),
+            *(int(change.new_epoch), change.at, len(fields) // 2, len(change.append)),
+            *fields,
+            *(encode_turn(turn) for turn in change.append),
+            *(turn.digests for turn in change.append),
+        )
+        if status == b"done":
+            return decode_conversation(rest[0])
+        raise _commit_refused(status, rest, change)
+
+    async def release(self, key: ConversationKey, lease: Lease) -> None:
+        """Free the lease without writing; no error if it is no longer ours."""
+        keys = conversation_keys(key)
+        await self._run("release", (keys.meta,), encode_id(lease.owner), lease.fence)
+
+    async def leave(self, key: ConversationKey, owner: str) -> None:
+        """Give up the ticket in the queue, and the lease if it was just granted to `owner`."""
+        keys = conversation_keys(key)
+        await self._run("leave", (keys.meta, keys.wait), encode_id(owner))
+
+    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
+        """All turns' digests, oldest first."""
+        keys = conversation_keys(key)
+        _, digests = await self._run("read", (keys.meta, keys.digests), 0, -1)
+        return tuple(digests)
+
+    async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
+        """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
+        keys = conversation_keys(key)
+        start = max(0, start)
+        if stop <= start:
+            return ()
+        _, turns = await self._run("read", (keys.meta, keys.turns), start, stop - 1)
+        return tuple(decode_turn(turn) for turn in turns)
+
+    async def load(self, key: ConversationKey) -> Conversation | None:
+        """The conversation without its turns; None if there is none."""
+        status, *rest = await self._run("load", (conversation_keys(key).meta,))
+        return decode_conversation(rest[0]) if status == b"ok" else None
+
+    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+        """A saved branch. Raises `ConversationNotFound` if there is none of this number."""
+        keys = conversation_keys(key)
+        status, *rest = await self._run("branch", (keys.meta, keys.branches), number)
+        if status != b"ok":
+            raise ConversationNotFound(f"this conversation has no branch {number}")
+        return decode_branch(rest[0])
+
+    async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
+        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+        conversation_keys(key)
+        (status,) = await self._link.run(
+            self._scripts["register"], user_keys(tenant, user), encode_id(key.id)
+        )
+        if status != b"ok":
+            raise ConversationErased("this user was erased; nothing new is kept for it today")
+
+    async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
+        """The ids in the user's index, oldest first."""
+        ids = await self._link.command("ZRANGE", user_keys(tenant, user).conversations, 0, -1)
+        return tuple(decode_id(conversation_id) for conversation_id in ids)
+
+    async def erase(self, key: ConversationKey) -> None:
+        """Delete a conversation, also from its user's index, and fence its writers."""
+        user = await self._erase_slot(key)
+        if user:
+            await self._link.command("ZREM", user_keys(key.tenant, user).conversations, encode_id(key.id))
+
+    async def erase_user(self, tenant: str, user: str) -> int:
+        """Erase every conversation of a user and leave a tombstone; returns how many there were.
+
+        The index goes last: an erasure that broke off is finished by asking again.
+        """
+        keys = user_keys(tenant, user)
+        ids = await self._link.run(self._scripts["bury"], keys, GRAVE_MS)
+        for conversation_id in ids:
+            await self._erase_slot(ConversationKey(tenant, decode_id(conversation_id)))
+        await self._link.command("UNLINK", keys.conversations)
+        return len(ids)
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the store answers."""
+        await self._link.command("PING")
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._link.close()
+
+    async def _erase_slot(self, key: ConversationKey) -> str:
+        _, user = await self._run("erase", conversation_keys(key), GRAVE_MS)
+        return decode_id(user)
+
+    async def _run(self, name: str, keys: tuple[bytes, ...], *arguments: Argument) -> list[Any]:
+        answer: list[Any] = await self._link.run(self._scripts[name], keys, SCHEMA_VERSION, *arguments)
+        if answer[0] == b"newer":
+            raise StoreFault(
+                f"this conversation has schema version {int(answer[1])} and this program knows "
+                f"{SCHEMA_VERSION}: upgrade every gateway before one of the new ones writes"
+            )
+        return answer
+
+
+def _begun(
+    claim: Claim,
+    exists: int,
+    fence: int,
+    fields: list[bytes | None],
+    window: bytes,
+    digests: list[bytes],
+) -> Begun:
+    conversation, turns = decode_conversation(fields), decode_turns(window)
+    expected = conversation.turn_count - conversation.cut
+    if len(turns) != expected:
+        raise StoreFault(
+            f"{expected} turns should be in the window and {len(turns)} are: keys were lost, "
+            "run the store with maxmemory-policy noeviction"
+        )
+    return Begun(
+        conversation=conversation,
+        turns=turns,
+        lease=Lease(owner=claim.owner, fence=fence, duration_ms=claim.lease_ms),
+        is_new=not exists,
+        digests=tuple(digests),
+    )
+
+
+def _commit_refused(status: bytes, rest: list[Any], change: Change) -> Exception:
+    if status == b"erased":
+        return ConversationErased("the conversation was erased while its turn was being written")
+    if status == b"keep":
+        return keep_refused(change.keep, rest[0])
+    if status == b"cut" and change.cut is not None:
+        return cut_refused(change.cut, rest[0])
+    return LeaseLost("another writer took the conversation over; send the message again")

@@ -1,0 +1,77 @@
+"""What every store must agree on: how long tickets and graves last, which ids are allowed, how the cut moves.
+
+The Lua scripts of the Redis store follow the same rules; the contract suite holds both to them.
+"""
+
+import re
+
+from history.conversation import Conversation, ConversationKey
+from history.errors import InvalidMessages
+from history.ports import Change, Claim
+
+TICKET_MS = 3_000
+"""A ticket not renewed for this long is dropped, so ask again well before."""
+
+GRAVE_MS = 86_400_000
+"""How long an erased conversation keeps its fence and an erased user its tombstone: longer than any turn."""
+
+COMMITS_REMEMBERED = 8
+"""How many of the newest commits may be sent again without effect."""
+
+MAX_ID_CHARS = 256
+
+_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def check_key(key: ConversationKey) -> None:
+    """Raise `InvalidMessages` for an id that cannot be kept, `ValueError` for such a tenant."""
+    check_tenant(key.tenant)
+    if not 0 < len(key.id) <= MAX_ID_CHARS:
+        raise InvalidMessages(f"a conversation id has 1 to {MAX_ID_CHARS} characters", param="conversation")
+
+
+def check_user(tenant: str, user: str) -> None:
+    """Raise `InvalidMessages` for a user that cannot be kept, `ValueError` for such a tenant."""
+    check_tenant(tenant)
+    if not 0 < len(user) <= MAX_ID_CHARS:
+        raise InvalidMessages(f"a user has 1 to {MAX_ID_CHARS} characters", param="user")
+
+
+def check_tenant(tenant: str) -> None:
+    """Raise `ValueError` unless the name is safe inside a key. It comes from configuration."""
+    if _TENANT.fullmatch(tenant) is None:
+        raise ValueError(f"tenant {tenant!r} must be 1 to 128 of A-Z a-z 0-9 _ . -")
+
+
+def check_claim(claim: Claim) -> None:
+    """Raise `ValueError` for a claim that could never be told apart or would never end."""
+    if not claim.owner:
+        raise ValueError("a claim needs an owner")
+    if claim.lease_ms <= 0:
+        raise ValueError(f"a lease lasts longer than {claim.lease_ms} ms")
+
+
+def keep_refused(keep: int, turn_count: int) -> ValueError:
+    """The caller's mistake: it keeps more turns than there are."""
+    return ValueError(f"a change keeps 0 to {turn_count} turns here, not {keep}")
+
+
+def cut_refused(cut: int, turn_count: int) -> ValueError:
+    """The caller's mistake: its cut lies outside the dialogue."""
+    return ValueError(f"after this change the cut lies between 0 and {turn_count}, not at {cut}")
+
+
+def moved_cut(conversation: Conversation, change: Change) -> int:
+    """Where the cut lies after the change.
+
+    It only moves forward, unless the change starts a branch before it: then the change says where it
+    lies, or it falls back to the last turn kept. Raises `ValueError` if the change makes no sense.
+    """
+    turn_count = change.keep + len(change.append)
+    if not 0 <= change.keep <= conversation.turn_count:
+        raise keep_refused(change.keep, conversation.turn_count)
+    if change.cut is not None and not 0 <= change.cut <= turn_count:
+        raise cut_refused(change.cut, turn_count)
+    if change.keep < conversation.cut:
+        return change.keep if change.cut is None else change.cut
+    return conversation.cut if change.cut is None else max(conversation.cut, change.cut)

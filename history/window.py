@@ -1,0 +1,95 @@
+"""How many turns go into the prompt: the cut as a function of what is stored.
+
+A window that slides by one turn changes the first message of every prompt and with it every cached
+block behind it. A *stepped* window grows append-only from `min_turns` to `max_turns` and then drops
+c = max_turns - min_turns + 1 turns at once, so the prefix breaks once in c turns instead of every turn.
+
+    n turns stored, L = min_turns, H = max_turns:    cut(n) = ceil(max(0, n - H) / c) * c
+
+`advance` moves a stored cut by the same step, so both forms agree; a token ceiling is the second guard.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+Policy = Literal["all", "last_n", "stepped"]
+
+
+class WindowRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which turns a prompt shows. `all` and `last_n` are there to be compared with."""
+
+    policy: Policy = "stepped"
+    min_turns: int = 20
+    """Never fewer than these (unless they exceed the ceiling), once that many exist."""
+    max_turns: int = 40
+    """Never more than these. `last_n` shows exactly this many."""
+    max_tokens: int = 0
+    """Ceiling for the window's turns in tokens, persona and new message left out; 0: none."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_turns <= self.max_turns:
+            raise ValueError(
+                f"1 <= min_turns <= max_turns must hold, got min_turns={self.min_turns}, "
+                f"max_turns={self.max_turns}"
+            )
+        if self.max_tokens < 0:
+            raise ValueError(f"max_tokens must be 0 (no ceiling) or positive, got {self.max_tokens}")
+
+
+def step(rule: WindowRule) -> int:
+    """How many turns one cut drops."""
+    return rule.max_turns - rule.min_turns + 1
+
+
+def stateless_cut(turn_count: int, rule: WindowRule) -> int:
+    """The cut where none is stored: a pure function of how many turns there are."""
+    if rule.policy == "all":
+        return 0
+    excess = max(0, turn_count - rule.max_turns)
+    if rule.policy == "last_n":
+        return excess
+    return -(-excess // step(rule)) * step(rule)
+
+
+def advance(cut: int, tokens: Sequence[int], rule: WindowRule) -> int:
+    """The cut for the next prompt, given the stored one and the tokens of each turn since.
+
+    `tokens[i]` belongs to turn `cut + i`; their number says how many turns the window holds now.
+    Never smaller than `cut`. Moves by whole steps, then by the ceiling; both only at a turn's end.
+    """
+    turn_count = cut + len(tokens)
+    moved = max(cut, _advance_by_turns(cut, turn_count, rule))
+    if not rule.max_tokens:
+        return moved
+    return _advance_by_tokens(moved, tokens[moved - cut :], rule)
+
+
+def exceeds_ceiling(tokens: Sequence[int], rule: WindowRule) -> bool:
+    """Whether the last `min_turns` turns alone are over the ceiling, so that fewer must be shown."""
+    return bool(rule.max_tokens) and sum(tokens[-rule.min_turns :]) > rule.max_tokens
+
+
+def _advance_by_turns(cut: int, turn_count: int, rule: WindowRule) -> int:
+    if rule.policy == "all":
+        return cut
+    if rule.policy == "last_n":
+        return max(cut, turn_count - rule.max_turns)
+    excess = max(0, turn_count - cut - rule.max_turns)
+    return cut + -(-excess // step(rule)) * step(rule)
+
+
+def _advance_by_tokens(cut: int, tokens: Sequence[int], rule: WindowRule) -> int:
+    """Over the ceiling, cut back in proportion (min/max), so that the next cut is again some turns away."""
+    total = sum(tokens)
+    if total <= rule.max_tokens:
+        return cut
+    target = rule.max_tokens * rule.min_turns // rule.max_turns
+    dropped = 0
+    while total > rule.max_tokens or (total > target and len(tokens) - dropped > rule.min_turns):
+        total -= tokens[dropped]
+        dropped += 1
+        if dropped == len(tokens):
+            break
+    return cut + dropped

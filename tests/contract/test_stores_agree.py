@@ -1,0 +1,177 @@
+"""The store in memory and the one on Redis answer any sequence of commands alike, fences and places included."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from history.conversation import Binding, ConversationKey, Lease
+from history.errors import HistoryError
+from history.memory_store import MemoryStore
+from history.ports import Begun, Busy, Change, Claim, ConversationStore
+from history.redis_store import RedisStore
+from tests.contract.store_stage import age, turn
+
+LEASE_MS = 10_000
+
+owners = st.sampled_from(["a", "b", "c", "d"])
+places = st.integers(0, 1)
+small = st.integers(-1, 5)
+leases = st.integers(0, 5)
+changes = st.builds(
+    lambda texts, **fields: Change(append=tuple(turn(text) for text in texts), **fields),
+    st.lists(st.sampled_from("xyz"), max_size=3),
+    keep=small,
+    at=st.floats(0, 1e10),
+    save_branch=st.booleans(),
+    cut=st.none() | small,
+    persona=st.none() | st.binary(max_size=3),
+    new_epoch=st.booleans(),
+    user=st.none() | st.sampled_from(["", "u", "v"]),
+    character=st.none() | st.text(max_size=3),
+    binding=st.none() | st.just(Binding(node="n", prefix=b"\0", tokens=1, at=0.5)),
+)
+claims = st.builds(
+    Claim,
+    owner=owners,
+    lease_ms=st.just(LEASE_MS),
+    queue_limit=st.integers(0, 3),
+    must_exist=st.integers(0, 4).map(lambda die: die == 0),
+    interrupt=st.booleans(),
+    digest_turns=st.integers(0, 3),
+)
+commands = st.one_of(
+    st.tuples(st.just("begin"), places, claims),
+    st.tuples(st.just("begin"), places, claims),
+    # `fitting` keeps what there is, as a turn does; the plain change is mostly one that must be refused.
+    st.tuples(st.just("fitting"), places, changes),
+    st.tuples(st.just("fitting"), places, changes),
+    st.tuples(st.just("commit"), places, leases, changes),
+    st.tuples(st.just("repeat"), places),
+    st.tuples(st.sampled_from(["renew", "release"]), places, leases),
+    st.tuples(st.just("leave"), places, owners),
+    st.tuples(st.sampled_from(["load", "digests", "erase"]), places),
+    st.tuples(st.just("read"), places, small, small),
+    st.tuples(st.just("branch"), places, small),
+    st.tuples(st.just("register"), places, st.sampled_from(["u", "v"])),
+    st.tuples(st.sampled_from(["conversations_of", "erase_user"]), st.sampled_from(["u", "v"])),
+    st.tuples(st.just("pass"), places, st.sampled_from([4_000, 11_000])),
+)
+
+
+@dataclass
+class Pair:
+    """Both stores under one tenant, and what their writers hold."""
+
+    memory: MemoryStore
+    redis: RedisStore
+    raw: "Redis[bytes]"
+    ahead_ms: dict[str, int]
+    keys: tuple[ConversationKey, ConversationKey]
+    granted: dict[int, list[Lease]] = field(default_factory=lambda: {0: [], 1: []})
+    last: dict[int, tuple[Lease, Change]] = field(default_factory=dict)
+
+    async def obey(self, name: str, *arguments: Any) -> tuple[Any, Any]:
+        """Give both stores the command; what each answered or raised."""
+        if name in ("conversations_of", "erase_user"):
+            return await self.both(lambda store: getattr(store, name)(self.keys[0].tenant, *arguments))
+        place, *rest = arguments
+        key = self.keys[place]
+        if name == "pass":
+            # Both conversations age: the clock in memory is one.
+            self.ahead_ms["ms"] += rest[0]
+            for each in self.keys:
+                await age(self.raw, each, rest[0])
+            return None, None
+        if name == "register":
+            return await self.both(lambda store: store.register(key.tenant, rest[0], key))
+        if name == "repeat":
+            return await self.commit(place, *self.last[place]) if place in self.last else (None, None)
+        if name in ("commit", "fitting", "renew", "release"):
+            return await self.with_lease(name, place, rest)
+        answers = await self.both(lambda store: getattr(store, name)(key, *rest))
+        if isinstance(answers[0], Begun):
+            self.granted[place].append(answers[0].lease)
+        return answers
+
+    async def with_lease(self, name: str, place: int, rest: list[Any]) -> tuple[Any, Any]:
+        """A command of a writer, who may long have lost its lease."""
+        granted, key = self.granted[place], self.keys[place]
+        if not granted:
+            return None, None
+        if name == "fitting":
+            conversation = await self.memory.load(key)
+            count = conversation.turn_count if conversation else 0
+            keep = max(0, count - max(0, rest[0].keep - 2))
+            cut = None if rest[0].cut is None else min(max(0, rest[0].cut), keep + len(rest[0].append))
+            fields = {name: getattr(rest[0], name) for name in rest[0].__struct_fields__}
+            return await self.commit(place, granted[-1], Change(**{**fields, "keep": keep, "cut": cut}))
+        lease = granted[-1 - rest[0] % len(granted)]
+        if name == "commit":
+            return await self.commit(place, lease, rest[1])
+        return await self.both(lambda store: getattr(store, name)(key, lease))
+
+    async def commit(self, place: int, lease: Lease, change: Change) -> tuple[Any, Any]:
+        self.last[place] = (lease, change)
+        return await self.both(lambda store: store.commit(self.keys[place], lease, change))
+
+    async def both(self, call: Callable[[ConversationStore], Awaitable[Any]]) -> tuple[Any, Any]:
+        return await outcome(call(self.memory)), await outcome(call(self.redis))
+
+
+async def outcome(call: Awaitable[Any]) -> Any:
+    """The answer, or the error as something that can be compared; times to go lose their last digits."""
+    try:
+        answer = await call
+    except (HistoryError, ValueError) as error:
+        return type(error), str(error)
+    return Busy(answer.position, round(answer.holder_expires_ms, -4)) if isinstance(answer, Busy) else answer
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """One event loop for all examples, so that the connections last."""
+    with asyncio.Runner() as opened:
+        yield opened
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(sequence=st.lists(commands, min_size=5, max_size=40))
+def test_two_stores_agree_on_random_command_sequences(
+    runner: asyncio.Runner, valkey_url: str, sequence: list[tuple[Any, ...]]
+) -> None:
+    """Whatever is asked in whatever order, both give the same answers and raise the same errors."""
+    runner.run(play(valkey_url, sequence))
+
+
+async def play(url: str, sequence: list[tuple[Any, ...]]) -> None:
+    """Play one sequence on two fresh conversations of one tenant."""
+    ahead, tenant = {"ms": 0}, uuid.uuid4().hex
+    pair = Pair(
+        memory=MemoryStore(now_ms=lambda: time.monotonic() * 1_000 + ahead["ms"]),
+        redis=RedisStore(url),
+        raw=Redis.from_url(url),
+        ahead_ms=ahead,
+        keys=(ConversationKey(tenant, "{0}"), ConversationKey(tenant, "1")),
+    )
+    try:
+        for command in sequence:
+            in_memory, in_redis = await pair.obey(*command)
+            assert in_memory == in_redis, command
+        for key in pair.keys:
+            in_memory, in_redis = await pair.both(lambda store, key=key: store.read(key, 0, 99))
+            assert in_memory == in_redis
+    finally:
+        await pair.redis.close()
+        await pair.raw.aclose()

@@ -1,0 +1,98 @@
+"""What can go wrong in training, first forked by whose fault it is.
+
+TrainingError
+├── RequestFault             who asked can mend it
+│   ├── InvalidJob           a field of the wanted job is missing, too long or not a name
+│   ├── JobNotFound
+│   ├── JobExists
+│   ├── TooManyJobs
+│   └── IllegalTransition    the job's status does not allow the change
+└── StoreFault               the request was right, what stands behind us was not
+    ├── JobConflict          somebody else changed the job first: read it again and decide anew
+    ├── RecordUnreadable     written by a newer version of this program
+    ├── StoreUnavailable
+    └── QueueUnavailable
+"""
+
+
+class TrainingError(Exception):
+    """The root: everything this package raises on purpose."""
+
+
+class RequestFault(TrainingError):
+    """The caller can mend it."""
+
+
+class StoreFault(TrainingError):
+    """The store or the queue could not do its part."""
+
+
+class InvalidJob(RequestFault):
+    """A field of the wanted job does not hold what it must."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class JobNotFound(RequestFault):
+    """No job has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id}")
+        self.job_id = job_id
+
+
+class JobExists(RequestFault):
+    """A job with this id was created before."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is a job {job_id} already; choose another id")
+        self.job_id = job_id
+
+
+class TooManyJobs(RequestFault):
+    """The tenant's list of jobs is full."""
+
+    def __init__(self, tenant: str, limit: int) -> None:
+        super().__init__(f"tenant {tenant} has reached its limit of {limit} jobs")
+        self.tenant = tenant
+        self.limit = limit
+
+
+class IllegalTransition(RequestFault):
+    """The job's status does not allow the change."""
+
+    def __init__(self, job_id: str, status: str, change: str) -> None:
+        super().__init__(f"job {job_id} is {status}, which allows no {change}")
+        self.job_id = job_id
+        self.status = status
+        self.change = change
+
+
+class JobConflict(StoreFault):
+    """The record is not the version that the change was computed from."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was changed by somebody else; read it again")
+        self.job_id = job_id
+
+
+class RecordUnreadable(StoreFault):
+    """The record has a schema that this version does not know."""
+
+    def __init__(self, job_id: str, schema: int, known: int) -> None:
+        super().__init__(
+            f"job {job_id} is written in schema {schema}, this version reads up to {known}: update it"
+        )
+        self.job_id = job_id
+        self.schema = schema
+
+
+class StoreUnavailable(StoreFault):
+    """The job store did not answer; nothing is known about what it did."""
+
+
+class QueueUnavailable(StoreFault):
+    """The queue did not take the job's id."""
