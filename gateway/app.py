@@ -2,19 +2,13 @@
 
 import asyncio
 import contextlib
-import os
 import secrets
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import redis.asyncio
-import structlog
-import uvicorn
-from fastapi import FastAPI
 
 from gateway.api.admin import admin_app
 from gateway.api.chat_protocol import chat_protocol
@@ -22,15 +16,15 @@ from gateway.api.health import Readiness
 from gateway.api.public import public_app
 from gateway.chat import Chat
 from gateway.dispatch import Dispatcher
-from gateway.errors import CannotListen
+from gateway.errors import BadOption
 from gateway.keys.everybody import Everybody
 from gateway.keys.keyring import Keyring
-from gateway.keys.memory_keys import MemoryKeys
 from gateway.keys.pepper import read_pepper
 from gateway.keys.redis_keys import RedisKeys
 from gateway.nodes.roster import Roster
 from gateway.routing.ledger import Ledger
 from gateway.routing.router import Router
+from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from history.dialogue import Dialogues
@@ -39,10 +33,7 @@ from history.memory_store import MemoryStore
 from history.ports import ConversationStore
 from history.redis_store import RedisStore
 
-_KEEP_ALIVE_S = 75
-"""Longer than clients and balancers keep idle connections, so that it is never we who close first."""
-
-log = structlog.get_logger()
+_ADMIN_DRAIN_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,38 +44,53 @@ class Listening:
     admin_url: str
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process, for there are two of them in it."""
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What touches the outside world, open."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    store: ConversationStore
+    roster: Roster
+    authenticator: Everybody | Keyring
 
 
 async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[Listening], None]) -> None:
     """Run a gateway until SIGTERM or SIGINT, then drain. Raises `CannotListen` if a port is taken."""
-    public_socket = _listen(settings.server.host, settings.server.port, "server.port")
-    admin_socket = _listen(settings.server.admin_host, settings.server.admin_port, "server.admin_port")
-    store = conversation_store(settings)
-    roster = Roster(settings.nodes, settings.relay)
+    server = settings.server
+    public_port = listen(server.host, server.port, "server.port")
+    admin_port = listen(server.admin_host, server.admin_port, "server.admin_port")
+    async with _edges(settings, env) as edges, asyncio.TaskGroup() as tasks:
+        keeper = LeaseKeeper(edges.store, clock=time.time)
+        readiness = Readiness(lambda: edges.roster.nodes, edges.store.ping)
+        background = [tasks.create_task(keeper.run()), tasks.create_task(edges.roster.run())]
+        if isinstance(edges.authenticator, Keyring):
+            background.append(tasks.create_task(edges.authenticator.run()))
+
+        def drain() -> None:
+            # Readiness first: a balancer that asks between now and the closed port is told.
+            readiness.is_draining = True
+
+        await serve_until_signal(
+            _doors(settings, edges, keeper, readiness, (public_port, admin_port)),
+            on_up=lambda: on_ready(Listening(url=url_of(public_port), admin_url=url_of(admin_port))),
+            on_stop=drain,
+        )
+        for task in background:
+            task.cancel()
+
+
+def _doors(
+    settings: Settings,
+    edges: Edges,
+    keeper: LeaseKeeper,
+    readiness: Readiness,
+    ports: tuple[socket.socket, socket.socket],
+) -> list[Door]:
     telemetry = Telemetry()
-    keeper = LeaseKeeper(store, clock=time.time)
-    key_client = _key_client(settings)
-    authenticator, keyring = _authenticator(settings, env, key_client)
-    router = Router(roster.nodes, Ledger(), settings.routing)
-    readiness = Readiness(lambda: roster.nodes, store.ping)
+    router = Router(edges.roster.nodes, Ledger(), settings.routing)
     chat = Chat(
-        authenticator=authenticator,
-        dialogues=Dialogues(store, keeper, settings.history.rules, time.time),
-        dispatcher=Dispatcher(roster, router, telemetry, time.time),
+        authenticator=edges.authenticator,
+        dialogues=Dialogues(edges.store, keeper, settings.history.rules, time.time),
+        dispatcher=Dispatcher(edges.roster, router, telemetry, time.time),
         router=router,
         telemetry=telemetry,
         history=settings.history,
@@ -93,124 +99,58 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
     )
     protocol = chat_protocol(chat.answer, clock=time.time, max_body=settings.server.max_body_bytes)
     public = public_app(
-        roster=roster,
-        authenticator=authenticator,
+        roster=edges.roster,
+        authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
         clock=time.time,
     )
     admin = admin_app(
-        nodes=lambda: roster.nodes,
-        authenticator=authenticator,
+        nodes=lambda: edges.roster.nodes,
+        authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
         clock=time.time,
     )
-    drain_s = int(settings.server.drain_s)
-    servers = {
-        _Server(_config(public, drain_s, http=protocol)): public_socket,
-        _Server(_config(admin, 1)): admin_socket,
-    }
-    try:
-        if keyring is not None:
-            await keyring.load()
+    public_port, admin_port = ports
+    return [
+        Door(public, public_port, drain_s=int(settings.server.drain_s), protocol=protocol),
+        Door(admin, admin_port, drain_s=_ADMIN_DRAIN_S),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Edges]:
+    """Open what the settings name, known and probed once; closed again at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = conversation_store(settings)
+        stack.push_async_callback(store.close)
+        authenticator: Everybody | Keyring = Everybody()
+        if settings.auth.enabled:
+            pepper = read_pepper(env, configured=settings.auth.pepper)
+            authenticator = Keyring(_key_store(settings, stack), pepper=pepper)
+            await authenticator.load()
+        roster = Roster(settings.nodes, settings.relay)
+        stack.callback(roster.close)
         await roster.probe_all()
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(keeper.run()), tasks.create_task(roster.run())]
-            if keyring is not None:
-                background.append(tasks.create_task(keyring.run()))
-            await _serve_until_signal(servers, readiness, on_ready)
-            for task in background:
-                task.cancel()
-    finally:
-        roster.close()
-        await store.close()
-        if key_client is not None:
-            await key_client.aclose()
+        yield Edges(store=store, roster=roster, authenticator=authenticator)
 
 
 def conversation_store(settings: Settings) -> ConversationStore:
     """The store of dialogues that the settings name."""
     if settings.store.url == "memory":
         return MemoryStore()
-    ttl_ms = int(settings.store.ttl_days * 86_400_000) or None
     return RedisStore(
         settings.store.url,
-        ttl_ms=ttl_ms,
+        ttl_ms=int(settings.store.ttl_days * 86_400_000) or None,
         pool_size=settings.store.pool_size,
         timeout_s=settings.store.timeout_s,
     )
 
 
-def _key_client(settings: Settings) -> redis.asyncio.Redis | None:
-    if not settings.auth.enabled or settings.store.url == "memory":
-        return None
-    return redis.asyncio.Redis.from_url(settings.store.url, socket_timeout=settings.store.timeout_s)
-
-
-def _authenticator(
-    settings: Settings, env: Mapping[str, str], client: redis.asyncio.Redis | None
-) -> tuple[Everybody | Keyring, Keyring | None]:
-    if not settings.auth.enabled:
-        return Everybody(), None
-    pepper = read_pepper(env, configured=settings.auth.pepper)
-    keys = MemoryKeys() if client is None else RedisKeys(client)
-    keyring = Keyring(keys, pepper=pepper)
-    return keyring, keyring
-
-
-async def _serve_until_signal(
-    servers: Mapping[_Server, socket.socket],
-    readiness: Readiness,
-    on_ready: Callable[[Listening], None],
-) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        # Readiness first: a balancer that asks between now and the closed port is told.
-        readiness.is_draining = True
-        for server in servers:
-            server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    async with asyncio.TaskGroup() as tasks:
-        for server, listening in servers.items():
-            tasks.create_task(server.serve(sockets=[listening]))
-        for server in servers:
-            await server.is_up.wait()
-        public, admin = servers.values()
-        on_ready(Listening(url=_url(public), admin_url=_url(admin)))
-
-
-def _config(
-    app: FastAPI, drain_s: int, *, http: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
-) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=http,
-        ws="none",
-        loop="uvloop",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=drain_s,
-    )
-
-
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}. Set another {setting}."
-        ) from error
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _key_store(settings: Settings, stack: contextlib.AsyncExitStack) -> RedisKeys:
+    if settings.store.url == "memory":
+        raise BadOption("API keys are kept in Redis: name one (--redis URL), or ask for no keys (--no-auth)")
+    client = redis.asyncio.Redis.from_url(settings.store.url, socket_timeout=settings.store.timeout_s)
+    stack.push_async_callback(client.aclose)
+    return RedisKeys(client)

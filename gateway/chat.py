@@ -17,7 +17,7 @@ import structlog
 from gateway import replay
 from gateway.api.envelope import envelope
 from gateway.dispatch import Dispatcher, Job, Served
-from gateway.errors import GatewayError, Interrupted
+from gateway.errors import BadRequest, GatewayError, Interrupted, NodeBroke
 from gateway.keys.key import Caller, require
 from gateway.nodes import completion
 from gateway.nodes.completion import Completion, Usage
@@ -31,9 +31,10 @@ from gateway.telemetry import Telemetry
 from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
 from history.dialogue import Answer, Ask, Dialogues, OpenTurn, Replay
-from history.errors import HistoryError, LeaseLost
+from history.errors import HistoryError, InvalidMessages, LeaseLost
 from history.incoming import Incoming, read_incoming
 from history.lease_keeper import Stop
+from history.message import Message
 from history.message import answer as answer_message
 
 log = structlog.get_logger()
@@ -79,6 +80,8 @@ class Chat:
                 await self._remembered(call, request, caller, reply)
         except (GatewayError, HistoryError) as error:
             status = self._fail(call, error, reply)
+        except RecursionError:
+            status = self._fail(call, BadRequest("the body is nested too deeply"), reply)
         except Exception as error:
             log.exception("unforeseen error", request_id=call.request_id)
             status = self._fail(call, error, reply)
@@ -94,7 +97,7 @@ class Chat:
             reply.finish()
         else:
             _send_body(job, served, reply)
-            usage = completion.usage_of(served.body)
+            usage = served.usage
         self._note(request, prefix, served.decision, usage)
         self.router.note(served.decision, prefix.placements(usage), self.clock())
 
@@ -108,10 +111,11 @@ class Chat:
             replay.send(opened.turn, request, reply, self._frame(call, request))
             return
         turn = opened
-        prefix = prefix_of_dialogue(request, turn, self.router, self.clock())
-        job = self._job(call, request, caller, prefix)
-        job.messages = turn.prompt.json()
+        job: Job | None = None
         try:
+            prefix = prefix_of_dialogue(request, turn, self.router, self.clock())
+            job = self._job(call, request, caller, prefix)
+            job.messages = turn.prompt.json()
             if incoming.is_greeting:
                 await self._greet(call, request, turn, reply)
             else:
@@ -130,7 +134,7 @@ class Chat:
         said = (
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
-        message = answer_message(said.message)
+        message = _message(said)
         link = prefix.chain.extended(message.json)
         tokens = said.usage.prompt_tokens + said.usage.completion_tokens
         now = self.clock()
@@ -161,7 +165,7 @@ class Chat:
             turn.layout.plan.draft.messages[-1], frame, request, reply, self._frame(call, request)
         )
 
-    async def _stopped(self, stopping: "Stopping", job: Job, turn: OpenTurn) -> None:
+    async def _stopped(self, stopping: "Stopping", job: Job | None, turn: OpenTurn) -> None:
         """The task was cancelled: a newer message, a lost lease, or the client left."""
         if stopping.reason == "lost":
             stopping.resume()
@@ -211,6 +215,7 @@ class Chat:
             bound_to=prefix.bound_to,
             is_remembered=request.conversation is not None,
             received_at=call.received_at,
+            request_id=call.request_id,
             headers=((b"x-request-id", call.request_id.encode()),),
             reply_headers=reply_headers,
         )
@@ -228,6 +233,10 @@ class Chat:
 
     def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
         shown = envelope(error)
+        if reply.is_finished:
+            return shown.status
+        if shown.status >= 500 or reply.is_started:
+            log.warning("not answered", request_id=call.request_id, status=shown.status, code=shown.code)
         if reply.is_started:
             reply.write(shown.event())
             reply.finish()
@@ -281,6 +290,13 @@ def _send_body(job: Job, served: Served, reply: Reply) -> None:
     reply.finish()
 
 
+def _message(said: Completion) -> Message:
+    try:
+        return answer_message(said.message)
+    except InvalidMessages as error:
+        raise NodeBroke(f"the node's message is malformed: {error}") from error
+
+
 def _frame_of(said: Completion) -> AnswerFrame:
     return AnswerFrame(
         id=said.id,
@@ -293,10 +309,13 @@ def _frame_of(said: Completion) -> AnswerFrame:
     )
 
 
-def _unfinished(job: Job) -> Answer:
-    """What a model had said when it was stopped; nothing, if it had not begun."""
-    events = job.sink.events if job.sink is not None else []
-    if not events:
-        return Answer(message=None, reply=AnswerFrame(), status="incomplete")
-    said = completion.from_events(events)
-    return Answer(message=answer_message(said.message), reply=_frame_of(said), status="incomplete")
+def _unfinished(job: Job | None) -> Answer:
+    """What a model had said when it was stopped; nothing, if it had not begun or makes no sense."""
+    nothing = Answer(message=None, reply=AnswerFrame(), status="incomplete")
+    if job is None or job.sink is None or not job.sink.events:
+        return nothing
+    try:
+        said = completion.from_events(job.sink.events)
+        return Answer(message=_message(said), reply=_frame_of(said), status="incomplete")
+    except NodeBroke:
+        return nothing

@@ -7,6 +7,7 @@ the first byte on a failure is the client's to see: it cannot be taken back.
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
 from gateway.errors import (
     CannotServe,
@@ -17,8 +18,9 @@ from gateway.errors import (
     NodesFull,
     UnknownModel,
 )
-from gateway.nodes import relay
+from gateway.nodes import completion, relay
 from gateway.nodes.body import BodySink
+from gateway.nodes.completion import Usage
 from gateway.nodes.connection import Exchange
 from gateway.nodes.relay import StreamShape, StreamSink
 from gateway.nodes.roster import Roster
@@ -30,6 +32,8 @@ from gateway.routing.router import Router
 from gateway.telemetry import Telemetry
 
 _MAX_ATTEMPTS = 3
+
+log = structlog.get_logger()
 
 
 class Job(msgspec.Struct):
@@ -46,6 +50,7 @@ class Job(msgspec.Struct):
     bound_to: str | None
     is_remembered: bool
     received_at: float
+    request_id: str
     headers: Headers
     """For the node."""
     reply_headers: Callable[[Decision], Headers]
@@ -54,11 +59,12 @@ class Job(msgspec.Struct):
 
 
 class Served(msgspec.Struct, frozen=True):
-    """An answer that is complete. One of `sink` and `body` is there."""
+    """An answer that is complete. One of `sink` and `body` is there, and `usage` with a body."""
 
     decision: Decision
     sink: StreamSink | None
-    body: bytes
+    body: bytes = b""
+    usage: Usage = Usage()
 
 
 class Dispatcher:
@@ -82,7 +88,7 @@ class Dispatcher:
             try:
                 return await self._attempt(job, decision, reply)
             except NodeFault as fault:
-                self._blame(decision.node, fault)
+                self._blame(job, decision.node, fault)
                 if reply.is_started or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(decision, failed):
                     raise
                 failed.append(decision.node)
@@ -126,19 +132,21 @@ class Dispatcher:
                 await relay.refuse(exchange, head)
             reply.attach(exchange)
             if job.request.stream:
-                return await _stream(job, decision, exchange, reply, on_first)
-            sink = BodySink()
-            exchange.pump(sink)
-            await exchange.done
-            return Served(decision=decision, sink=None, body=sink.value())
+                served = await _stream(job, decision, exchange, reply, on_first)
+            else:
+                served = await _whole(decision, exchange)
+            self._roster.answered(node.id)
+            return served
         finally:
             reply.attach(None)
             if exchange is not None:
                 exchange.abort()
             self._router.release(decision, was_answered=was_answered)
 
-    def _blame(self, name: str, fault: NodeFault) -> None:
+    def _blame(self, job: Job, name: str, fault: NodeFault) -> None:
         """A busy node is not a broken one."""
+        kind = type(fault).__name__
+        log.warning("node failed", node=name, fault=kind, problem=str(fault), request_id=job.request_id)
         if not isinstance(fault, NodeBusy):
             self._roster.failed(self._router.node(name), str(fault))
 
@@ -146,6 +154,15 @@ class Dispatcher:
         """Whether no other node could take over: then its own error says more than ours."""
         fit = {one.node for one in decision.candidates if one.unfit is None}
         return fit <= {decision.node, *failed}
+
+
+async def _whole(decision: Decision, exchange: Exchange) -> Served:
+    sink = BodySink()
+    exchange.pump(sink)
+    await exchange.done
+    body = sink.value()
+    # Read here, where another node can still take over from one that sends no JSON.
+    return Served(decision=decision, sink=None, body=body, usage=completion.usage_of(body))
 
 
 async def _stream(
@@ -162,7 +179,7 @@ async def _stream(
     await exchange.done
     if not sink.is_done:
         raise NodeBroke("its answer ended before it was complete")
-    return Served(decision=decision, sink=sink, body=b"")
+    return Served(decision=decision, sink=sink)
 
 
 def _none(none: NoNode, model: str) -> UnknownModel | CannotServe:

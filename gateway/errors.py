@@ -5,6 +5,7 @@
     │   ├── BadRequest         malformed, or a parameter out of place
     │   ├── TooLarge           the body is over the limit
     │   ├── UnknownModel       no node serves it
+    │   ├── ClientStalled      it does not read its answer
     │   └── EngineRefused      the node's engine says that the request is at fault
     ├── Interrupted        a newer message of the same conversation took its place
     ├── CannotServe        nobody's fault that a retry later would not mend
@@ -55,6 +56,10 @@ class UnknownModel(ClientFault):
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self.model = model
+
+
+class ClientStalled(ClientFault):
+    """The client has stopped reading its answer, and a node cannot be held up for it for ever."""
 
 
 class EngineRefused(ClientFault):

@@ -25,6 +25,10 @@ class Reply(Protocol):
     def is_started(self) -> bool:
         """Whether the status line is out: from then on nothing can be taken back."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the body is complete: what is written now would be part of the next answer."""
+
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Send the head. Without a length the body is chunked."""
 

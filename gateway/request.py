@@ -4,6 +4,7 @@ The body is taken apart into its top-level fields once and put together again fr
 what an engine takes passes through as the client wrote it, and what only the gateway may say is left out.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +30,9 @@ _ENGINE_ONLY = frozenset(
     }
 )  # fmt: skip
 _STRIPPED = _OURS | _ENGINE_ONLY
+
+_EMPTY = re.compile(rb"\[\s*\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
 T = TypeVar("T")
@@ -74,7 +78,7 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key
     return ChatRequest(
         fields=fields,
         model=_required(fields, "model", str),
-        messages=bytes(_required_raw(fields, "messages")),
+        messages=_messages(fields),
         stream=stream,
         wants_usage=_wants_usage(fields),
         conversation=conversation if uses_history else None,
@@ -138,6 +142,15 @@ def _required_raw(fields: Fields, name: str) -> msgspec.Raw:
     return raw
 
 
+def _messages(fields: Fields) -> bytes:
+    raw = bytes(_required_raw(fields, "messages"))
+    if not raw.startswith(b"["):
+        raise BadRequest("messages must be an array", param="messages")
+    if _EMPTY.match(raw):
+        raise BadRequest("messages must not be empty", param="messages")
+    return raw
+
+
 def _required(fields: Fields, name: str, kind: type[T]) -> T:
     _required_raw(fields, name)
     value = _read(fields, name, kind)
@@ -168,11 +181,15 @@ def _user(fields: Fields, metadata: _Metadata) -> str:
 def _bounded(text: str, param: str) -> str:
     if len(text) > MAX_ID:
         raise BadRequest(f"{param} is longer than {MAX_ID} characters", param=param)
+    if _CONTROL.search(text):
+        # It comes back in a header, where a line break would begin another one.
+        raise BadRequest(f"{param} has control characters in it", param=param)
     return text
 
 
 def _check_bounds(fields: Fields, *, has_history: bool) -> None:
-    choices: int = _read(fields, "n", int) or 1
+    asked: int | None = _read(fields, "n", int)
+    choices = 1 if asked is None else asked
     if not 1 <= choices <= _MAX_CHOICES:
         raise BadRequest(f"n must be between 1 and {_MAX_CHOICES}", param="n")
     if has_history and choices != 1:

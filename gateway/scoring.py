@@ -16,6 +16,7 @@ from history.dialogue import OpenTurn
 
 _BYTES_PER_TOKEN = 4
 """Where no usage tells better. English text; a guess is enough to compare nodes."""
+_RECENT = 6
 
 
 class Prefix(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
     """A stateless prompt: known from its own messages, byte for byte as they were sent."""
     messages = _raw_messages(request.messages)
     chain = chains.chain(_root(request), messages)
-    held = router.held(reversed(chain.links), now)
+    held = router.held(chain.links, now)
     return Prefix(
         chain=chain,
         key=b"".join(chain.links[:2][-1:]),
@@ -57,13 +58,15 @@ def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now
     """A conversation's prompt: its binding says which node has it, and how much."""
     messages, binding = turn.prompt.messages, turn.layout.conversation.binding
     chain = chains.chain(_root(request), messages)
-    held = router.held(reversed(chain.links), now)
     reusable, known = 0, 0
     if binding is not None and binding.prefix in chain.links:
         known = chain.links.index(binding.prefix) + 1
         reusable = binding.tokens
-        if router.retains(binding.at, now):
-            held[binding.node] = max(held.get(binding.node, 0), binding.tokens)
+    if binding is not None and known and router.retains(binding.at, now):
+        # Its own node has the most of it; where else a recent part lies, the newest links tell.
+        held = router.held(chain.links[-_RECENT:], now) | {binding.node: binding.tokens}
+    else:
+        held = router.held(chain.links, now)
     new_bytes = sum(len(message) for message in messages[known:])
     return Prefix(
         chain=chain,

@@ -27,6 +27,7 @@ from history.lease_keeper import LeaseKeeper, Stop
 from history.message import Message
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
 from history.prompt import Prompt, build
+from history.waiting_line import WaitingLine
 from history.window import WindowRule, advance, exceeds_ceiling, stateless_cut
 
 OnBusy = Literal["queue", "restart", "reject"]
@@ -83,7 +84,7 @@ class Dialogues:
         self._keeper = keeper
         self._rules = rules
         self._clock = clock
-        self._waiting: dict[ConversationKey, dict[str, tuple[int, asyncio.Event]]] = {}
+        self._line = WaitingLine()
 
     async def open(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> "OpenTurn | Replay":
         """Take the lease (waiting in line if need be) and lay out the prompt.
@@ -94,14 +95,14 @@ class Dialogues:
         try:
             if replay := _replay(begun.turns, ask):
                 await self._store.release(key, begun.lease)
-                self._wake(key)
+                self._line.wake(key)
                 return replay
             if begun.is_new and ask.user:
                 await self._store.register(key.tenant, ask.user, key)
             turn = await self._lay_out(key, begun, incoming, ask)
         except BaseException:
             await self._store.release(key, begun.lease)
-            self._wake(key)
+            self._line.wake(key)
             raise
         self._keeper.hold(key, begun.lease, ask.on_stop)
         return turn
@@ -117,17 +118,17 @@ class Dialogues:
         )
         give_up_at = self._clock() + self._rules.queue_wait_s
         try:
-            while True:
-                match await self._store.begin(key, claim):
-                    case Begun() as begun:
-                        return begun
-                    case Missing():
-                        raise ConversationNotFound(key.id)
-                    case Busy() as busy:
-                        await self._wait(key, ask, busy, give_up_at)
+            async with self._line.arriving(key):
+                got = await self._store.begin(key, claim)
+            while isinstance(got, Busy):
+                await self._wait(key, ask, got, give_up_at)
+                got = await self._store.begin(key, claim)
         except (ConversationBusy, asyncio.CancelledError):
             await self._store.leave(key, ask.owner)
             raise
+        if isinstance(got, Missing):
+            raise ConversationNotFound(key.id)
+        return got
 
     async def _wait(self, key: ConversationKey, ask: Ask, busy: Busy, give_up_at: float) -> None:
         if busy.position < 0:
@@ -139,24 +140,7 @@ class Dialogues:
             raise ConversationBusy("waited too long for the answer before", retry_after_ms=1000)
         if ask.on_busy == "restart":
             self._keeper.interrupt(key)
-        # A commit in this process wakes the next in line; one elsewhere is noticed by asking again.
-        event = asyncio.Event()
-        line = self._waiting.setdefault(key, {})
-        line[ask.owner] = (busy.position, event)
-        try:
-            async with asyncio.timeout(min(0.5, 0.02 * (busy.position + 1))):
-                await event.wait()
-        except TimeoutError:
-            return
-        finally:
-            line.pop(ask.owner, None)
-            if not line:
-                self._waiting.pop(key, None)
-
-    def _wake(self, key: ConversationKey) -> None:
-        if line := self._waiting.get(key):
-            _, event = min(line.values(), key=lambda entry: entry[0])
-            event.set()
+        await self._line.wait(key, ask.owner, busy.position)
 
     async def _lay_out(self, key: ConversationKey, begun: Begun, incoming: Incoming, ask: Ask) -> "OpenTurn":
         conversation, rule = begun.conversation, self._rules.window
@@ -167,7 +151,7 @@ class Dialogues:
         else:
             stored = begun.turns[: plan.keep - cut]
         turns = (*stored, *plan.adopted)
-        moved = advance(cut, [token_estimate(turn) for turn in turns], rule)
+        moved = advance(cut, _tokens(turns, rule), rule)
         persona = incoming.persona.json if incoming.persona else conversation.persona
         return OpenTurn(
             dialogues=self,
@@ -213,7 +197,7 @@ class Dialogues:
             return await self._store.commit(turn.key, turn.lease, change)
         finally:
             self._keeper.drop(turn.lease.owner)
-            self._wake(turn.key)
+            self._line.wake(turn.key)
 
     async def release(self, turn: "OpenTurn") -> None:
         """Let the next one in without writing. For `OpenTurn`."""
@@ -221,7 +205,7 @@ class Dialogues:
         try:
             await self._store.release(turn.key, turn.lease)
         finally:
-            self._wake(turn.key)
+            self._line.wake(turn.key)
 
     def now(self) -> float:
         """Unix seconds, by the clock these dialogues were given."""
@@ -271,20 +255,22 @@ class OpenTurn:
 
     def exceeds_ceiling(self) -> bool:
         """Whether the ceiling showed fewer turns than `min_turns`."""
-        tokens = [token_estimate(turn) for turn in self.layout.turns]
-        return exceeds_ceiling(tokens, self._dialogues.window)
+        rule = self._dialogues.window
+        return exceeds_ceiling(_tokens(self.layout.turns, rule), rule)
 
     def _change(self, answer: Answer) -> Change:
         layout, ask, now = self.layout, self._ask, self._dialogues.now()
         turn = self._turn(answer, now)
-        tokens = [token_estimate(one) for one in (*layout.turns, turn)]
+        # A turn that waits for its tool's result is not complete, and does not push another one out.
+        complete = layout.turns if turn.status == "open" else (*layout.turns, turn)
+        rule = self._dialogues.window
         new_persona = layout.persona != layout.conversation.persona
         return Change(
             keep=layout.plan.keep,
             append=(*layout.plan.adopted, turn),
             at=now,
             save_branch=layout.plan.is_branch,
-            cut=advance(layout.cut, tokens, self._dialogues.window),
+            cut=advance(layout.cut, _tokens(complete, rule), rule),
             persona=layout.persona if new_persona else None,
             new_epoch=new_persona and not layout.is_new,
             user=ask.user if layout.is_new else None,
@@ -306,6 +292,11 @@ class OpenTurn:
             body_hash=self._ask.body_hash,
             reply=answer.reply,
         )
+
+
+def _tokens(turns: Sequence[Turn], rule: WindowRule) -> list[int]:
+    """What each turn costs; nobody counts where no ceiling asks."""
+    return [token_estimate(turn) for turn in turns] if rule.max_tokens else [0] * len(turns)
 
 
 def _share(reply: Reply, draft: Draft, prompt: Sequence[bytes]) -> int:

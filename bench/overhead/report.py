@@ -95,8 +95,8 @@ def ratio_to_best_peer(
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """What the bars say of the gateway with its memory off, one sentence each."""
-    row = next((row for row in rows if row.contender == BARRED), None)
+    """What the bars say of the gateway with its memory off, one sentence each; failed replies void them."""
+    row = next((row for row in rows if row.contender == BARRED and not row.failures), None)
     ratio = None if row is None else ratio_to_best_peer(row, rows, "stream_cpu_us")
     added = None if row is None else row.added_p50_ms
     return [

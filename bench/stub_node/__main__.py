@@ -57,7 +57,10 @@ def _end_with(pipe: int, ended: asyncio.Event) -> None:
 
 def main() -> None:
     spec, options = parse(sys.argv[1:])
-    uvloop.run(run(spec, options))
+    try:
+        uvloop.run(run(spec, options))
+    except OSError as error:
+        sys.exit(f"stub node: cannot listen on {options.host}: {error}; choose another --port or 0")
 
 
 if __name__ == "__main__":

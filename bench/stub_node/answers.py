@@ -115,8 +115,9 @@ def answer(
     drawn = draw(last, seed)
     call = wanted_call(last, tools=tools, choice=choice)
     if call is not None:
-        return _call_answer(call, identity=f"{drawn:016x}", limits=limits)
-    if _NAME_ASKED.search(last):
+        identity = draw(f"{len(messages)} {last}", seed)
+        return _call_answer(call, identity=f"{identity:016x}", limits=limits)
+    if "name" in last.lower() and _NAME_ASKED.search(last):
         return ended(split(_recalled_name(said)), limits=limits)
     return sentence(drawn, limits=limits)
 

@@ -37,7 +37,7 @@ async def chat(node: Node, request: Request, connection: Connection, fault: Faul
         raise Refused(Refusal(400, "bad_request", message))
     served = _served(node, body)
     tools = body.tools or []
-    prompt = tokens.encode(tokens.render(body.messages, tools=[wire.encode(tool).decode() for tool in tools]))
+    prompt = tokens.prompt(body.messages, tools=[wire.encode(tool).decode() for tool in tools])
     asked_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     limits = _limits(node, body, prompt, asked_tokens)
     answer = answers.answer(

@@ -183,8 +183,8 @@ async def _misbehave(node: Node, fault: Fault, request: Request, connection: Con
             await asyncio.Event().wait()
         case "status":
             refusal = Refusal(fault.status, "fault", f"a fault of the stub node: {fault.status}")
-            own = wire.encode(node.dialect.error(refusal))
-            body = own if fault.body is None else bytes(fault.body)
+            given = bytes(fault.body)
+            body = wire.encode(node.dialect.error(refusal)) if given == b"null" else given
             connection.send(fault.status, body, headers=fault.headers)
             return True
         case "http200_error_first_event":

@@ -13,7 +13,7 @@ it belongs to it. As in a real tokenizer, a control token written inside a text 
 
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -30,11 +30,12 @@ END_OF_ANSWER = 2
 
 _CONTROL_IDS = {IM_START: 1, IM_END: END_OF_ANSWER}
 _FIRST_HASHED_ID = 16
+_LONGEST_REMEMBERED = 16_384
 _PIECE = re.compile(
     r"<\|im_start\|>|<\|im_end\|>"
     r"| ?[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]{1,8}"
     r"| ?[0-9]{1,3}"
-    r"| ?[^\s\w]"
+    r"| ?(?!<\|im_(?:start|end)\|>)[^\s\w]"
     r"|.",
     re.DOTALL,
 )
@@ -80,16 +81,31 @@ def render_call(call: ToolCall) -> str:
 
 def render(messages: Sequence[Message], *, tools: Sequence[str] = (), answer_next: bool = True) -> str:
     """The prompt as text. `tools` are JSON texts; `answer_next` adds the head of the answer to come."""
-    lines = []
+    return "".join(_blocks(messages, tools=tools, answer_next=answer_next))
+
+
+def prompt(messages: Sequence[Message], *, tools: Sequence[str] = (), answer_next: bool = True) -> Tokens:
+    """The prompt as tokens: `encode(render(...))`, at the cost of the messages not seen lately."""
+    ids = array("I")
+    for block in _blocks(messages, tools=tools, answer_next=answer_next):
+        ids.frombytes(_remembered(block) if len(block) <= _LONGEST_REMEMBERED else encode(block).tobytes())
+    return ids
+
+
+def _blocks(messages: Sequence[Message], *, tools: Sequence[str], answer_next: bool) -> Iterator[str]:
     if tools:
-        lines.append(_block("system", "# Tools\n" + "\n".join(tools)))
+        yield _block("system", "# Tools\n" + "\n".join(tools))
     for message in messages:
         parts = [text_of(message.content), *map(render_call, message.tool_calls or ())]
-        lines.append(_block(message.role, "\n".join(part for part in parts if part)))
+        yield _block(message.role, "\n".join(part for part in parts if part))
     if answer_next:
-        lines.append(f"{IM_START}assistant\n")
-    return "".join(lines)
+        yield f"{IM_START}assistant\n"
 
 
 def _block(role: str, text: str) -> str:
     return f"{IM_START}{role}\n{text}{IM_END}\n"
+
+
+@lru_cache(maxsize=4096)
+def _remembered(block: str) -> bytes:
+    return encode(block).tobytes()

@@ -8,6 +8,7 @@ from typing import Any
 from bench.stub_node.http1 import Request
 
 _KEPT_REQUESTS = 50
+_KEPT_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -18,11 +19,15 @@ class Traffic:
     finished: int = 0
     aborted: int = 0
     refused: int = 0
-    last: deque[Request] = field(default_factory=lambda: deque(maxlen=_KEPT_REQUESTS))
+    last: deque[Request] = field(default_factory=deque)
+    kept_bytes: int = 0
 
     def arrived(self, request: Request) -> None:
         self.requests += 1
         self.last.append(request)
+        self.kept_bytes += len(request.body)
+        while len(self.last) > _KEPT_REQUESTS or (self.kept_bytes > _KEPT_BYTES and len(self.last) > 1):
+            self.kept_bytes -= len(self.last.popleft().body)
 
     def recent(self) -> list[dict[str, Any]]:
         """The last requests, oldest first; a body that is not JSON is shown as text."""

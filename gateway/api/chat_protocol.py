@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from gateway.api.envelope import envelope
 from gateway.chat import Call
-from gateway.errors import TooLarge
+from gateway.errors import BadRequest, TooLarge
 from gateway.ports import Headers, Pausable, Reply
 
 CHAT_PATH = b"/v1/chat/completions"
@@ -30,6 +30,7 @@ AnswerCall = Callable[[Call, Reply], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LINGER_S = 2.0
+_JSON: Headers = ((b"content-type", b"application/json"),)
 
 log = structlog.get_logger()
 
@@ -69,6 +70,11 @@ class ChatCycle:
         self._is_disconnected = True
         if self._task is not None and not self._holds_together:
             self._task.cancel()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the body is complete."""
+        return self.response_complete
 
     async def run_asgi(self, _app: object) -> None:
         """Read the body, answer, and let the next request of the connection begin."""
@@ -111,8 +117,7 @@ class ChatCycle:
         self.keep_alive = False
         shown = envelope(TooLarge(limit))
         body = shown.json()
-        headers = ((b"content-type", b"application/json"), *shown.headers())
-        self.start(shown.status, headers, length=len(body))
+        self.start(shown.status, (*_JSON, *shown.headers()), length=len(body))
         self.write(body)
         self.finish()
         return False
@@ -127,18 +132,13 @@ class ChatCycle:
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Send the head."""
         self.is_started = True
-        lines = [STATUS_LINE[status]]
-        for name, value in headers:
-            lines += [name, b": ", value, b"\r\n"]
+        framing: Headers = () if self.keep_alive else ((b"connection", b"close"),)
         if length is not None:
-            lines.append(b"content-length: %d\r\n" % length)
+            framing = (*framing, (b"content-length", b"%d" % length))
         elif self.keep_alive:
             self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        self._send(b"".join(lines))
+            framing = (*framing, (b"transfer-encoding", b"chunked"))
+        self._send(_head(status, (*headers, *framing)))
 
     def write(self, data: bytes) -> None:
         """Send a piece of body."""
@@ -192,12 +192,27 @@ class ChatProtocol(HttpToolsProtocol):
         self.max_body = max_body
         self.running: ChatCycle | None = None
         """The request being answered; with pipelining, uvicorn's `cycle` may be a later one."""
+        self._is_lingering = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left, for the request being answered and those behind it."""
         if self.running is not None and not self.running.response_complete:
             self.running.disconnected = True
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """What comes after the last answer is read only to be thrown away."""
+        if not self._is_lingering:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in the envelope; in the middle of an answer, that is cut off instead."""
+        if self.running is None or self.running.response_complete or not self.running.is_started:
+            shown = envelope(BadRequest(msg))
+            body = shown.json()
+            framing = ((b"content-length", b"%d" % len(body)), (b"connection", b"close"))
+            self.transport.write(_head(shown.status, (*_JSON, *shown.headers(), *framing)) + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Take chat completions; leave the rest."""
@@ -232,6 +247,7 @@ class ChatProtocol(HttpToolsProtocol):
         if not unread or not self.transport.can_write_eof():
             self.transport.close()
             return
+        self._is_lingering = True
         self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
 
@@ -260,6 +276,14 @@ def chat_protocol(
             )
 
     return Bound
+
+
+def _head(status: int, headers: Headers) -> bytes:
+    """Status line and headers, with the empty line behind them."""
+    lines = [STATUS_LINE[status]]
+    for name, value in headers:
+        lines += [name, b": ", value, b"\r\n"]
+    return b"".join((*lines, b"\r\n"))
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

@@ -1,12 +1,13 @@
 """The data plane's routes that are not hot: models and health. Chat completions never come here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from gateway.api.chat_protocol import CHAT_PATH
 from gateway.api.envelope import Envelope, envelope
 from gateway.api.health import Readiness, health_routes
 from gateway.errors import GatewayError, UnknownModel
@@ -46,6 +47,12 @@ def public_app(
             raise UnknownModel(name)
         return _model(name)
 
+    @app.api_route(
+        CHAT_PATH.decode(), methods=["GET", "HEAD", "PUT", "PATCH", "DELETE"], include_in_schema=False
+    )
+    async def not_a_post() -> None:
+        raise HTTPException(405, headers={"allow": "POST"})
+
     return app
 
 
@@ -59,11 +66,11 @@ def handle_faults(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return _shown(Envelope(error.status_code, "invalid_request_error", message))
+        return _shown(Envelope(error.status_code, "invalid_request_error", message), error.headers)
 
 
-def _shown(shown: Envelope) -> Response:
-    headers = {name.decode(): value.decode() for name, value in shown.headers()}
+def _shown(shown: Envelope, own: Mapping[str, str] | None = None) -> Response:
+    headers = {**(own or {}), **{name.decode(): value.decode() for name, value in shown.headers()}}
     return Response(shown.json(), shown.status, headers, media_type="application/json")
 
 

@@ -27,11 +27,8 @@ def check_config(
     try:
         path = file or config_path(os.environ)
         settings = load_path(Settings, path, os.environ, overrides or ())
-    except ConfigNotFound as error:
+    except (ConfigNotFound, InvalidConfig) as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(1) from None
-    except InvalidConfig as error:
-        print(f"{path}: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"# {path}, with the environment and the command line laid over it")
     print(yaml.safe_dump(masked(settings), sort_keys=False, allow_unicode=True), end="")

@@ -31,7 +31,7 @@ def from_environment(env: Mapping[str, str]) -> list[Assignment]:
         if name.lower().startswith(PREFIX):
             path = tuple(name.lower().removeprefix(PREFIX).split("__"))
             found.append(Assignment(path, Given(value, name)))
-    return sorted(found, key=lambda assignment: (len(assignment.path), assignment.path))
+    return sorted(found, key=lambda assignment: assignment.path)
 
 
 def from_overrides(overrides: Sequence[str]) -> tuple[list[Assignment], list[Problem]]:

@@ -20,10 +20,10 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class InvalidConfig(GatewayError):
-    """Every mistake that was found."""
+    """Every mistake that was found in the settings, whose file is at `place` if they have one."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], place: str = "") -> None:
         lines = "".join(f"\n  {problem}" for problem in problems)
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"the configuration has {count}:{lines}")
+        super().__init__(f"{place or 'the configuration'} has {count}:{lines}")
         self.problems = tuple(problems)

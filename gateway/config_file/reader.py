@@ -22,6 +22,7 @@ from gateway.config_file.yaml_text import joined, scalar_or_flow
 
 _SHOWN_LENGTH = 60
 _PLAIN_WORDS = {"`object`": "a section", "`array`": "a list", "`null`": "nothing", "`": ""}
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 _SEGMENT = re.compile(r"[.\[\]]+")
 
 
@@ -65,6 +66,8 @@ class Reader:
             return self._first_good(replace(self, source=value.source), (parsed, value.text), wanted, path)
         if isinstance(value, str) and has_placeholder(value) and not self.holds_secret:
             return self._with_secrets(value, wanted, path)
+        if isinstance(value, str) and _EXPONENT.fullmatch(value) and not may_be_text(wanted):
+            value = float(value)  # YAML 1.1 takes `1e-3` for a text; nobody who sets a number means that
         match shape_of(wanted, value), value:
             case Section(kind), dict() | None:
                 return self.section(value or {}, kind, path)

@@ -25,8 +25,11 @@ def load_path(struct_type: type[T], path: Path, env: Mapping[str, str], override
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InvalidConfig([Problem("", f"cannot read {path}: {reason}")]) from error
-    return load(struct_type, text, env, overrides)
+        raise InvalidConfig([Problem("", f"it cannot be read: {reason}")], str(path)) from error
+    try:
+        return load(struct_type, text, env, overrides)
+    except InvalidConfig as error:
+        raise InvalidConfig(error.problems, str(path)) from error
 
 
 def load(

@@ -17,14 +17,14 @@ class Document(msgspec.Struct, frozen=True):
 
 def parse(text: str) -> Document:
     """Read a whole file; an empty one is an empty section. Raises InvalidConfig."""
+    lines: dict[str, int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[str, int] = {}
-        problems = _survey(root, "", lines, 0) if root is not None else []
-        if problems:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is not None and (problems := _survey(root, "", lines, 0)):
             raise InvalidConfig(problems)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        tree = loader.construct_document(root) if root is not None else None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InvalidConfig([_syntax(error)]) from error
     if tree is None:
         tree = {}
@@ -39,8 +39,8 @@ def scalar_or_flow(text: str) -> object:
     What YAML cannot read, or reads as a block (`a: b`), is meant as text.
     """
     try:
-        value: object = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+        value: object = yaml.SafeLoader(text).get_single_data()
+    except (yaml.YAMLError, ValueError):
         return text
     is_flow = text.lstrip()[:1] in ("[", "{")
     return text if isinstance(value, dict | list) and not is_flow else value
@@ -73,7 +73,7 @@ def _survey(node: yaml.Node, path: str, lines: dict[str, int], depth: int) -> li
     return problems
 
 
-def _syntax(error: yaml.YAMLError) -> Problem:
+def _syntax(error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None)
     source = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
     return Problem("", f"not YAML: {getattr(error, 'problem', None) or error}", source)

@@ -9,6 +9,7 @@ from gateway.local import valkey
 
 MODEL = "smollm2"
 NODE_COUNT = 2
+DRAIN_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,10 @@ def gateway_part(*, nodes: Sequence[str], store: str, port: int, admin_port: int
             *(word for node in nodes for word in ("--node", f"openai={node}")),
             *("--model", MODEL, "--redis", store),
             *("--port", str(port), "--admin-port", str(admin_port), "--no-auth"),
+            *("--set", f"server.drain_s={DRAIN_S}"),
         ),
         ready_within_s=60,
-        stop_within_s=6,
+        stop_within_s=DRAIN_S + 1,
         essential=True,
     )
 

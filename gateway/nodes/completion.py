@@ -1,5 +1,6 @@
 """What an engine's chat completion says, read once after the bytes have gone to the client."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,11 +10,11 @@ from gateway.errors import NodeBroke
 from gateway.nodes.sse import DONE, payloads
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, frozen=True):
     """Token counts as the engine reports them; `cached` is None where it does not say."""
 
     prompt_tokens: int = 0
@@ -96,7 +97,9 @@ def from_json(body: bytes) -> Completion:
         read = _decode_body(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NodeBroke(f"the node's answer is no chat completion: {error}") from error
-    choice = read.choices[0] if read.choices else _Choice()
+    if not read.choices:
+        raise NodeBroke("the node's answer has no choices")
+    choice = read.choices[0]
     return Completion(
         message=choice.message,
         finish_reason=choice.finish_reason or "",
@@ -136,18 +139,21 @@ def from_events(blobs: Iterable[bytes]) -> Completion:
 
 
 def usage_of(body: bytes) -> Usage:
-    """The usage of a whole body; none where the body is no completion that says so."""
+    """The usage of a whole body, zero where it says nothing of it. Raises `NodeBroke` if it is no JSON."""
     try:
         return _decode_usage(body).usage or Usage()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:
         return Usage()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NodeBroke(f"the node's answer is no JSON: {error}") from error
 
 
 def usage_in(blob: bytes) -> Usage | None:
-    """The usage in these events, if any has one."""
+    """The usage in these events, if any has one. They went to the client already: what is broken is left."""
     for payload in payloads((blob,)):
-        if payload != DONE and (usage := _read_chunk(payload).usage):
-            return usage
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if payload != DONE and (usage := _decode_usage(payload).usage):
+                return usage
     return None
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from gateway.errors import NodeBroke, NodeRefused, NodeSilent
+from gateway.errors import ClientStalled, NodeBroke, NodeRefused, NodeSilent
 
 IDLE_S = 3.0
 _MAX_HEAD = 64 * 1024
@@ -131,7 +131,8 @@ class NodeConnection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._exchange is not None:
+        is_interim = self._parser.get_status_code() // 100 == 1
+        if self._exchange is not None and not is_interim:
             self._exchange.headed(Head(self._parser.get_status_code(), tuple(self._headers)))
 
     def on_body(self, body: bytes) -> None:
@@ -164,17 +165,21 @@ class Exchange:
         self._connection: NodeConnection | None = None
         self._sink: Sink | None = None
         self._early: list[bytes] = []
+        self._has_body = False
+        self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_at = loop.time()
         self.head: asyncio.Future[Head] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self.got_bytes = False
-        """Whether anything at all came back; if not, the request may be sent again."""
+        """Whether anything came back; if not, on a reused connection, the request may be sent again."""
+        self.is_reused = False
+        """Whether the connection has carried a request before this one."""
 
     def start(self, connection: NodeConnection, request: bytes) -> None:
         """Send the request on this connection."""
         self._connection = connection
-        self._timer = self._loop.call_later(self._patience.first_byte_s, self._check)
+        self._check_in(self._patience.first_byte_s)
         connection.send(request, self)
 
     def pump(self, sink: Sink) -> None:
@@ -193,6 +198,8 @@ class Exchange:
 
     def set_reading(self, *, on: bool) -> None:
         """Stop or go on reading from the node, as the client can take it."""
+        self._is_paused = not on
+        self._last_at = self._loop.time()
         if self._connection is not None:
             self._connection.set_reading(on=on)
 
@@ -205,6 +212,9 @@ class Exchange:
 
     def fed(self, data: bytes) -> None:
         self._last_at = self._loop.time()
+        if not self._has_body:
+            self._has_body = True
+            self._check_in(self._patience.idle_s)
         if self._sink is None:
             self._early.append(data)
             return
@@ -216,6 +226,9 @@ class Exchange:
     def completed(self, connection: NodeConnection) -> None:
         self._connection = None
         self._end()
+        if self._is_paused:
+            # The last piece was more than the client could take; the next request is another client's.
+            connection.set_reading(on=True)
         if not self.done.done():
             self.done.set_result(None)
         self._on_free(connection)
@@ -235,15 +248,18 @@ class Exchange:
                 future.exception()
 
     def _check(self) -> None:
-        limit = self._patience.idle_s if self._last_body_seen() else self._patience.first_byte_s
+        limit = self._patience.idle_s if self._has_body else self._patience.first_byte_s
         left = self._last_at + limit - self._loop.time()
         if left > 0.001:
-            self._timer = self._loop.call_later(left, self._check)
-            return
-        self._fail(NodeSilent(f"the node sent nothing for {limit:g} s"))
+            self._check_in(left)
+        elif self._is_paused:
+            self._fail(ClientStalled(f"the client read nothing for {limit:g} s"))
+        else:
+            self._fail(NodeSilent(f"the node sent nothing for {limit:g} s"))
 
-    def _last_body_seen(self) -> bool:
-        return self._sink is not None or bool(self._early)
+    def _check_in(self, seconds: float) -> None:
+        self._end()
+        self._timer = self._loop.call_later(seconds, self._check)
 
     def _end(self) -> None:
         if self._timer is not None:
@@ -275,7 +291,9 @@ class NodePool:
         """
         loop = asyncio.get_running_loop()
         exchange = Exchange(loop, self._patience, self._give_back)
-        exchange.start(self._pooled(loop) or await self._connect(loop), request)
+        pooled = self._pooled(loop)
+        exchange.is_reused = pooled is not None
+        exchange.start(pooled or await self._connect(loop), request)
         return exchange
 
     async def resend(self, request: bytes) -> Exchange:

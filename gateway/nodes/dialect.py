@@ -3,6 +3,7 @@
 One record per engine instead of a class each: what varies is data.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
 }
 
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(\{[^}]*\})? ([^\s]+)", re.MULTILINE)
-_BLOCK_SIZE = re.compile(rb'block_size="(\d+)"')
+_BLOCK_SIZE = re.compile(rb'block_size="(\d{1,9})"')
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ def read_load(metrics: bytes, dialect: Dialect) -> Load:
     samples: dict[str, list[float]] = {}
     for name, _, value in _SAMPLE.findall(metrics):
         if name in wanted:
-            samples.setdefault(name.decode(), []).append(_number(value))
+            samples.setdefault(name.decode(), []).extend(_number(value))
     waiting = _first(samples, dialect.waiting)
     usage = _first(samples, dialect.kv_usage)
     return Load(
@@ -84,6 +85,8 @@ class EngineError(msgspec.Struct, frozen=True):
     message: str
     code: str | None
     param: str | None
+    status: int | None = None
+    """The HTTP status that the error itself names: inside a stream there is no other."""
 
 
 _CONTEXT = re.compile(
@@ -104,11 +107,12 @@ def read_error(body: bytes) -> EngineError:
     if not isinstance(fields, dict):
         fields = {"message": str(fields)}
     message = str(fields.get("message") or fields.get("detail") or "the node gave no reason")
-    param = fields.get("param")
+    param, status = fields.get("param"), fields.get("code")
     return EngineError(
         message=message,
         code="context_length_exceeded" if _CONTEXT.search(message) else None,
         param=param if isinstance(param, str) else None,
+        status=status if isinstance(status, int) and 400 <= status < 600 else None,
     )
 
 
@@ -124,11 +128,13 @@ def _block_size(metrics: bytes, samples: Mapping[str, list[float]], dialect: Dia
 
 
 def _first(samples: Mapping[str, list[float]], names: tuple[str, ...]) -> list[float] | None:
-    return next((samples[name] for name in names if name in samples), None)
+    return next((samples[name] for name in names if samples.get(name)), None)
 
 
-def _number(text: bytes) -> float:
+def _number(text: bytes) -> list[float]:
+    """The sample, if it is a number that can be counted with: gauges may be NaN."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return 0.0
+        return []
+    return [value] if math.isfinite(value) else []

@@ -13,7 +13,7 @@ from gateway.errors import EngineRefused, NodeBroke, NodeBusy, NodeFault
 from gateway.nodes import sse
 from gateway.nodes.body import BodySink
 from gateway.nodes.connection import Exchange, Head, NodePool
-from gateway.nodes.dialect import read_error
+from gateway.nodes.dialect import EngineError, read_error
 from gateway.nodes.roster import request_head
 from gateway.ports import Headers, Reply
 
@@ -53,8 +53,6 @@ class StreamSink:
         self.last = b""
         """The events with the usage, where they are not kept."""
         self.is_done = False
-        self.failed = False
-        """The engine put an error into its stream."""
 
     def feed(self, data: bytes) -> None:
         """Pass on every event that is complete now."""
@@ -71,8 +69,17 @@ class StreamSink:
         self._held.clear()
 
     def _pass_on(self, blob: bytes) -> None:
-        if sse.is_error(blob):
-            self._refuse_or_mark(blob)
+        blob, failure = sse.until_error(blob)
+        if failure and not self._reply.is_started:
+            # SGLang refuses like this, with status 200, when its queue is full.
+            error = read_error(next(sse.payloads((failure,))))
+            raise refusal(error, error.status or 503)
+        if blob:
+            self._show(blob)
+        if failure:
+            raise NodeFault(read_error(next(sse.payloads((failure,)))).message)
+
+    def _show(self, blob: bytes) -> None:
         if not self._reply.is_started:
             self._on_first()
             self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
@@ -82,10 +89,12 @@ class StreamSink:
             self.last = blob
         self.is_done = self.is_done or sse.is_done(blob)
         blob = self._reshaped(blob)
+        if not blob:
+            return
         if self._shape.holds_end and (self._is_holding or sse.finishes(blob)):
             self._is_holding = True
             self._held.append(blob)
-        elif blob:
+        else:
             self._reply.write(blob)
 
     def _reshaped(self, blob: bytes) -> bytes:
@@ -95,14 +104,6 @@ class StreamSink:
         if self._shape.drops_usage and sse.has_no_choices(blob):
             blob = b"".join(event for event in sse.events(blob) if not sse.has_no_choices(event))
         return blob
-
-    def _refuse_or_mark(self, blob: bytes) -> None:
-        """An error as first event is a refusal (SGLang's full queue); later on it is a failure."""
-        if self._reply.is_started:
-            self.failed = True
-            return
-        error = read_error(next(sse.payloads([blob])))
-        raise NodeBusy(error.message)
 
 
 async def send(pool: NodePool, api_key: str, headers: Headers, body: bytes) -> tuple[Exchange, Head]:
@@ -123,7 +124,7 @@ async def send(pool: NodePool, api_key: str, headers: Headers, body: bytes) -> t
         try:
             return exchange, await exchange.head
         except NodeBroke:
-            if exchange.got_bytes:
+            if exchange.got_bytes or not exchange.is_reused:
                 raise
         exchange = await pool.resend(request)
         return exchange, await exchange.head
@@ -133,17 +134,21 @@ async def send(pool: NodePool, api_key: str, headers: Headers, body: bytes) -> t
 
 
 async def refuse(exchange: Exchange, head: Head) -> None:
-    """Raise what a status other than 200 means: the client's fault, load, or the node's failure."""
+    """Raise what a status other than 200 means."""
     sink = BodySink(limit=1024 * 1024)
     exchange.pump(sink)
     await exchange.done
-    error = read_error(sink.value())
-    if head.status in (429, 503):
-        raise NodeBusy(error.message, retry_after_ms=_retry_after(head))
-    if head.status >= 500 or head.status in (401, 403, 404, 405):
+    raise refusal(read_error(sink.value()), head.status, retry_after_ms=_retry_after(head))
+
+
+def refusal(error: EngineError, status: int, *, retry_after_ms: int = 1000) -> NodeFault | EngineRefused:
+    """What an engine's error means: load, the node's failure, or the client's fault."""
+    if status in (429, 503):
+        return NodeBusy(error.message, retry_after_ms=retry_after_ms)
+    if status // 100 != 4 or status in (401, 403, 404, 405):
         # Ours to get right: the gateway's key, the node's paths and its models.
-        raise NodeFault(f"it answered {head.status}: {error.message}")
-    raise EngineRefused(error.message, status=head.status, code=error.code, param=error.param)
+        return NodeFault(f"it answered {status}: {error.message}")
+    return EngineRefused(error.message, status=status, code=error.code, param=error.param)
 
 
 def _retry_after(head: Head) -> int:

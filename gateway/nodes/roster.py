@@ -85,6 +85,10 @@ class Roster:
             node.is_healthy = False
             log.warning("node is away", node=node.id, problem=problem)
 
+    def answered(self, name: str) -> None:
+        """A request was answered whole: failures before it are in a row no more."""
+        self._nodes[name].failures = 0
+
     def close(self) -> None:
         """Drop the connections."""
         for pool in (*self._pools.values(), *self._probes.values()):

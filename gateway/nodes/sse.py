@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 
 DONE = b"[DONE]"
 
+_DONE = (b"data: [DONE]", b"data:[DONE]")
 _FINISH = (b'"finish_reason":"', b'"finish_reason": "')
 _NO_CHOICES = (b'"choices":[]', b'"choices": []')
 _ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"')
+_GAPS = (b"\n\n", b"\r\n\r\n")
 
 
 def split_complete(data: bytes) -> tuple[bytes, bytes]:
     """Whole events, and the beginning of one that is still to be completed."""
     if data.endswith(b"\n\n"):
         return data, b""
-    end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
-    if end < 4 and not data.startswith(b"\n\n"):
-        return b"", data
+    end = max(_end_of_last(gap, data) for gap in _GAPS)
     return data[:end], data[end:]
 
 
@@ -51,10 +51,22 @@ def has_no_choices(blob: bytes) -> bool:
 
 
 def is_done(blob: bytes) -> bool:
-    """Whether the stream's end mark is in here."""
-    return b"data: [DONE]" in blob or b"data:[DONE]" in blob
+    """Whether the stream's end mark is in here: on a line of its own, since a model may write it too."""
+    return blob.startswith(_DONE) or any(b"\n" + mark in blob for mark in _DONE)
 
 
-def is_error(blob: bytes) -> bool:
-    """Whether this has an event with an error instead of a chunk."""
-    return any(mark in blob for mark in _ERROR)
+def until_error(blob: bytes) -> tuple[bytes, bytes]:
+    """The events before the first one that has an error instead of a chunk, and that one; empty: none."""
+    if not any(mark in blob for mark in _ERROR):
+        return blob, b""
+    start = 0
+    for event in events(blob):
+        if any(mark in event for mark in _ERROR):
+            return blob[:start], event
+        start += len(event)
+    return blob, b""
+
+
+def _end_of_last(gap: bytes, data: bytes) -> int:
+    at = data.rfind(gap)
+    return 0 if at < 0 else at + len(gap)

@@ -35,9 +35,9 @@ class Router:
         """The node of that id."""
         return self._by_id[name]
 
-    def held(self, links: Iterable[bytes], now: float) -> dict[str, int]:
-        """Per node, the tokens it should still hold of the longest of these prefixes (longest first)."""
-        return self._ledger.held(links, since=now - self._rules.retention_s)
+    def held(self, links: Sequence[bytes], now: float) -> dict[str, int]:
+        """Per node, the tokens it should still hold of a prompt with these links."""
+        return self._ledger.held(reversed(links), since=now - self._rules.retention_s)
 
     def retains(self, at: float, now: float) -> bool:
         """Whether a prefix placed at `at` should not be evicted yet."""

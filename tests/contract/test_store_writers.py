@@ -169,9 +169,11 @@ async def test_interrupt_reaches_the_holder_and_not_its_successor(stage: Stage) 
     successor = await begun(stage, stage.key(), "impatient", interrupt=True)
     own = await stage.store.renew(stage.key(), successor.lease)
 
-    assert [
-        (renewal.held, renewal.interrupted) for renewal in (before, after, own)
-    ] == [(True, False), (True, True), (True, False)]
+    assert [(renewal.held, renewal.interrupted) for renewal in (before, after, own)] == [
+        (True, False),
+        (True, True),
+        (True, False),
+    ]
 
 
 async def test_repeated_commit_changes_nothing(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""The store in memory and the one on Redis answer any sequence of commands alike, fences and places included."""
+"""Memory and Redis answer any sequence of commands alike, fences and places in the queue included."""
 
 import asyncio
 import time

@@ -1,7 +1,7 @@
 """Settings are read from all their layers, and every mistake is told at once."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config_file import ConfigNotFound, InvalidConfig, config_path, load, load_path, masked
+from gateway.config_file import InvalidConfig, load, load_path
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -17,7 +17,7 @@ class Window(msgspec.Struct, frozen=True):
 
     min_turns: int = 20
     max_turns: int | Literal["auto"] = 40
-    policy: Literal["all", "last_n", "stepped"] = "stepped"
+    policy: Literal["all", "last_n", "steps"] = "steps"
 
     def __post_init__(self) -> None:
         if isinstance(self.max_turns, int) and self.min_turns > self.max_turns:
@@ -135,6 +135,15 @@ def test_a_typed_text_need_not_be_quoted(text: str) -> None:
     assert text == loaded("", f"name={text}").name
 
 
+def test_a_number_may_have_an_exponent_where_a_number_is_wanted() -> None:
+    """YAML 1.1 alone would call it a text, which it stays where a text is wanted."""
+    text = "name: 1e3\nnodes: [{engine: vllm, url: 2E4, weight: 1e-3}]"
+
+    settings = loaded(text)
+
+    assert ("1e3", (Node("vllm", "2E4", weight=0.001),)) == (settings.name, settings.nodes)
+
+
 def test_a_variable_may_set_a_key_inside_a_section_set_by_another() -> None:
     """The section as a whole comes first, whatever their order."""
     env = {"FRIENDO__STORE__POOL_SIZE": "2", "FRIENDO__STORE": "{pool_size: 1, url: here}"}
@@ -213,7 +222,7 @@ def test_every_problem_is_told_at_once_with_its_place() -> None:
 history:
   window:
     min_turn: 3
-    policy: steped
+    policy: step
   max_tokens: many
 nodes:
   - engine: vllm
@@ -224,8 +233,7 @@ stor: {}
     expected = [
         "oops (command line): a setting is given as section.key=value",
         "history.window.min_turn (line 4): there is no such setting; did you mean history.window.min_turns?",
-        "history.window.policy (line 5): "
-        + "expected one of all, last_n, stepped, got 'steped'; did you mean stepped?",
+        "history.window.policy (line 5): expected one of all, last_n, steps, got 'step'; did you mean steps?",
         "history.max_tokens (line 6): expected int, got 'many'",
         "nodes[1].engine (line 10): expected one of vllm, sglang, got 'vlm'; did you mean vllm?",
         "nodes[1].url (line 10): is missing, and it has no default",
@@ -241,9 +249,9 @@ stor: {}
 
 def test_an_unknown_key_finds_its_like_elsewhere() -> None:
     """A setting put into the wrong section is pointed to its own."""
-    expected = ["max_turns (line 1): there is no such setting; did you mean history.window.max_turns?"]
+    expected = ["max_turn (line 1): there is no such setting; did you mean history.window.max_turns?"]
 
-    assert expected == problems("max_turns: 3")
+    assert expected == problems("max_turn: 3")
 
 
 def test_an_unknown_key_like_nothing_is_told_what_there_is() -> None:
@@ -327,37 +335,6 @@ def test_no_problem_shows_a_secret(text: str, env: dict[str, str]) -> None:
     assert "hunter2" not in "\n".join(problems(text, **env))
 
 
-def test_masked_settings_show_no_secret_and_everything_else() -> None:
-    """Texts under secret names and credentials in URLs are hidden; numbers, paths and empty texts are not."""
-    settings = Example(
-        history=History(max_tokens=5),
-        store=Store(url="redis://me:pa/ss@host:6379/0", password="pw", pepper_file=Path("/run/pepper")),
-        nodes=(Node("vllm", "http://h/v1?token=abc&x=1", api_key="k"), Node("vllm", "http://h")),
-        labels={"Authorization": "Bearer x"},
-    )
-
-    expected: dict[str, Any] = {
-        "name": "friendo",
-        "history": {
-            "window": {"min_turns": 20, "max_turns": 40, "policy": "stepped"},
-            "max_tokens": 5,
-        },
-        "store": {
-            "url": "redis://***@host:6379/0",
-            "password": "***",
-            "pepper_file": "/run/pepper",
-            "pool_size": 64,
-            "is_on": True,
-        },
-        "nodes": [
-            {"engine": "vllm", "url": "http://h/v1?token=***&x=1", "weight": 1.0, "api_key": "***"},
-            {"engine": "vllm", "url": "http://h", "weight": 1.0, "api_key": ""},
-        ],
-        "labels": {"Authorization": "***"},
-    }
-    assert expected == masked(settings)
-
-
 _TEXT = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="$\x85\u2028\u2029\ufeff"), max_size=20
 )
@@ -391,38 +368,14 @@ def test_written_settings_are_read_as_they_were(settings: Example) -> None:
     assert settings == loaded("", *typed)
 
 
-def test_the_file_is_chosen_by_runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`dev` where nothing is said; the current directory comes before the program's own."""
-    folder = tmp_path / "config"
-    folder.mkdir()
-    for name in ("dev", "prod", "dev-2"):
-        (folder / f"{name}.yaml").write_text("")
-    monkeypatch.chdir(tmp_path)
-
-    assert folder / "dev.yaml" == config_path({})
-    assert folder / "dev.yaml" == config_path({"RUNTIME_ENV": ""})
-    assert folder / "prod.yaml" == config_path({"RUNTIME_ENV": "prod"})
-
-
-@pytest.mark.parametrize("name", ["../secrets", "a/b", "nowhere", "dev.yaml"])
-def test_an_environment_without_a_file_is_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The text names it; a name cannot lead out of the folder."""
-    (tmp_path / "secrets.yaml").write_text("")
-    (tmp_path / "config").mkdir()
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ConfigNotFound, match="RUNTIME_ENV"):
-        config_path({"RUNTIME_ENV": name})
-
-
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     """It is missing, or it is not text."""
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
 
-    with pytest.raises(InvalidConfig, match="No such file"):
+    with pytest.raises(
+        InvalidConfig, match=r"none\.yaml has one problem:\n  it cannot be read: No such file"
+    ):
         load_path(Example, tmp_path / "none.yaml", {})
     with pytest.raises(InvalidConfig, match="not UTF-8"):
         load_path(Example, binary, {})

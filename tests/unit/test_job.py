@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from training.errors import IllegalTransition, InvalidJob
@@ -91,6 +91,7 @@ def test_the_version_counts_changes_and_the_fence_counts_claims(changes: list[Ch
 
 
 @given(CHANGES)
+@example([Change.CLAIM, Change.PAUSE, Change.RESUME])
 def test_attempts_start_anew_only_when_a_person_resumes(changes: list[Change]) -> None:
     """A job that kills its workers is counted; one that was paused four times is not blamed for it."""
     jobs = walk(changes)

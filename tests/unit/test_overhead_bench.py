@@ -203,6 +203,20 @@ def test_without_peers_the_bar_is_not_measured_rather_than_met() -> None:
     assert report.verdicts(rows)[0].startswith("bar not measured:")
 
 
+def test_failed_replies_void_the_bar() -> None:
+    """A gateway that refuses requests is cheap, and that is no success."""
+    samples = [
+        _sample("peer 1", stream_cpu_us=1000.0),
+        _sample(
+            "friendo history off", stream_cpu_us=10.0, failures=1, first_byte_p50_ms=1.0, direct_p50_ms=1.0
+        ),
+    ]
+
+    verdicts = report.verdicts(report.summarise(samples))
+
+    assert all(verdict.startswith("bar not measured:") for verdict in verdicts)
+
+
 def test_a_contender_without_numbers_stays_in_the_table_with_its_reason() -> None:
     """What could not be installed or started is said, not left out."""
     table = report.render(report.summarise([_sample("peer x", unavailable="no wheel for this machine")]))

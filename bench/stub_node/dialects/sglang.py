@@ -7,6 +7,7 @@ from bench.stub_node.adapters import Adapters
 from bench.stub_node.answers import Answer
 from bench.stub_node.dialects.shapes import Asked, Ending, Head, Json, Served, Usage
 from bench.stub_node.refusal import Refusal, Refused
+from bench.stub_node.tokens import END_OF_ANSWER
 
 HEADERS_BEFORE_PREFILL = True
 FINISH_WITH_LAST_TOKEN = False
@@ -94,7 +95,7 @@ def chat_chunk(head: Head, delta: Json, ending: Ending | None = None) -> Json:
         "delta": {"reasoning_content": None, **delta},
         "logprobs": None,
         "finish_reason": ending and ending.finish,
-        "matched_stop": ending and ending.stop,
+        "matched_stop": ending and _matched(ending.finish, ending.stop),
     }
     return _chunk(head, [choice])
 
@@ -115,9 +116,14 @@ def text_chunk(head: Head, text: str, ending: Ending | None = None) -> Json:
         "text": text,
         "logprobs": None,
         "finish_reason": ending and ending.finish,
-        "matched_stop": ending and ending.stop,
+        "matched_stop": ending and _matched(ending.finish, ending.stop),
     }
     return _chunk(head, [choice])
+
+
+def _matched(finish: str, stop: str | None) -> str | int | None:
+    """The stop string, or the id of the end token, that ended the answer."""
+    return END_OF_ANSWER if stop is None and finish != "length" else stop
 
 
 def usage_chunk(head: Head, usage: Usage) -> Json:
@@ -151,7 +157,7 @@ def chat_answer(head: Head, answer: Answer, usage: Usage) -> Json:
         ]
     choice = {
         "index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish,
-        "matched_stop": answer.stop,
+        "matched_stop": _matched(answer.finish, answer.stop),
     }  # fmt: skip
     return _answer(head, choice, usage)
 
@@ -159,7 +165,7 @@ def chat_answer(head: Head, answer: Answer, usage: Usage) -> Json:
 def text_answer(head: Head, answer: Answer, usage: Usage) -> Json:
     choice = {
         "index": 0, "text": answer.text, "logprobs": None, "finish_reason": answer.finish,
-        "matched_stop": answer.stop,
+        "matched_stop": _matched(answer.finish, answer.stop),
     }  # fmt: skip
     return _answer(head, choice, usage)
 
