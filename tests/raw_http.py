@@ -31,7 +31,11 @@ class RawClient:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(ANSWER_WITHIN_S)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
 
@@ -73,6 +77,11 @@ class RawClient:
             body = self._exactly(size)
             return Answer(status, headers, body, len(body) == size)
         return Answer(status, headers, self.rest())
+
+    def answer_after(self, seen: bytes) -> Answer:
+        """The response whose beginning has been read already."""
+        self._rest = seen + self._rest
+        return self.answer()
 
     def rest(self) -> bytes:
         """Everything until the server hangs up."""

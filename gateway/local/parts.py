@@ -9,6 +9,8 @@ from gateway.local import valkey
 
 MODEL = "smollm2"
 NODE_COUNT = 2
+WINDOW_TOKENS = 5000
+"""Of the model's context of 8192: the rest is for the persona, the new message and the answer."""
 DRAIN_S = 5
 
 
@@ -58,6 +60,7 @@ def gateway_part(*, nodes: Sequence[str], store: str, port: int, admin_port: int
             *("--model", MODEL, "--redis", store),
             *("--port", str(port), "--admin-port", str(admin_port), "--no-auth"),
             *("--set", f"server.drain_s={DRAIN_S}"),
+            *("--set", f"history.rules.window.max_tokens={WINDOW_TOKENS}"),
         ),
         ready_within_s=60,
         stop_within_s=DRAIN_S + 1,

@@ -105,6 +105,7 @@ class NodeConnection(asyncio.Protocol):
             # Nobody asked: a late answer to an aborted request, or a server that talks out of turn.
             self.abort()
             return
+        exchange.got_bytes = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -206,7 +207,6 @@ class Exchange:
     # what the connection reports
 
     def headed(self, head: Head) -> None:
-        self.got_bytes = True
         if not self.head.done():
             self.head.set_result(head)
 

@@ -1,4 +1,4 @@
-"""What a node sends reaches the client byte for byte, however TCP cuts it; what only we asked for does not."""
+"""What a node sends reaches the client byte for byte, however TCP cuts it; what we added does not."""
 
 import json
 import time
@@ -141,7 +141,7 @@ def test_whole_answer_is_the_nodes_own(client: RawClient, node: RawNode, *, reme
 
 
 def test_broken_chunk_is_passed_on_but_never_remembered(client: RawClient, node: RawNode) -> None:
-    """Stateless, the client sees what the node sent; with a conversation, it is told that nothing was stored."""
+    """Stateless, the client sees what the node sent; with a conversation, that nothing was stored."""
     broken = b'data: {"choices":[{"delta":{"content":"brok\n\n'
     stream = delta("a") + broken + delta(finish="stop") + DONE
     node.script = sends(STREAM_HEAD + chunk(stream) + chunk(b""))
@@ -178,7 +178,7 @@ def test_node_gets_the_clients_fields_and_none_that_are_ours(client: RawClient, 
     """What an engine takes passes; whose cache, which rank and which conversation does not."""
     node.script = sends(whole(b'{"choices":[{"message":{"content":"ok"}}]}'))
     fields = {
-        "temperature": 1.50, "tools": [{"type": "function", "function": {"name": "f"}}], "unknown": {"a": [1]},
+        "temperature": 1.50, "tools": [{"type": "function", "function": {"name": "f"}}], "unknown": {},
         "conversation": uuid.uuid4().hex, "session_id": "s", "on_busy": "queue", "cache_salt": "x",
         "priority": -9, "kv_transfer_params": {}, "request_id": "r", "rid": "r", "lora_path": "p",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A node that fails before the first byte is replaced by another; from then on its failure is told honestly."""
+"""A node that fails before the first byte is replaced by another; from then on the failure is told."""
 
 import json
 import time
@@ -186,7 +186,7 @@ def test_both_busy_is_told_with_the_time_to_come_back(client: RawClient, pair: P
 def test_both_broken_is_a_bad_gateway(client: RawClient, pair: Pair) -> None:
     """Each was tried once."""
     before = len(pair.asked)
-    pair.scripts = [dies(), dies()]
+    pair.scripts = [BEFORE_FIRST_BYTE["500"]] * 2
     answer = ask(client, stream=False)
 
     assert (502, "node_failed", "true") == (
