@@ -7,6 +7,9 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+NEW_ENOUGH = test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python' >&2; exit 1; }
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -17,15 +20,19 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-annotate --no-header --exclude-newer $(LOCK_DATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test bench format lock clean
+.PHONY: help install run llamafactory check test bench format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv from the locks (the other targets do it by themselves)
 
 run: install ## run everything on this machine: store, two CPU nodes, gateway, worker
 	@$(BIN)/friendo up $(UP)
+
+llamafactory: ## make LLaMA-Factory's own environment in ~/.cache/friendo (2 GB; for training, CPU)
+	@$(NEW_ENOUGH)
+	@$(PYTHON) -m locks.install_llamafactory
 
 check: install ## format, lint, types, import contracts, fast tests; under a minute
 	$(BIN)/ruff format --check
@@ -50,13 +57,14 @@ lock: ## resolve the dependencies again into locks/ (needs uv: `pip install uv`)
 	$(COMPILE) pyproject.toml --extra worker -o locks/worker.txt
 	$(COMPILE) pyproject.toml --extra local --extra worker --group dev -o locks/dev.txt
 	sed -n 's/^requires = \["\(hatchling==[^"]*\)"\]$$/\1/p' pyproject.toml | $(COMPILE) - -o locks/build.txt
+	printf '%s\n' llamafactory==0.9.5 networkx setuptools sympy | $(COMPILE) - -o locks/llamafactory-cpu.txt \
+		--excludes locks/llamafactory-torch.txt --no-emit-package torchvision # the rest is what torch needs
 
 clean: ## remove .venv, caches and build outputs; data in ~/.local/share/friendo stays
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): $(LOCKS) locks/install.py pyproject.toml
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(NEW_ENOUGH)
 	@$(PYTHON) locks/install.py $(VENV)
 	@touch $@

@@ -17,7 +17,7 @@ import structlog
 from gateway import replay
 from gateway.api.envelope import envelope
 from gateway.dispatch import Dispatcher, Job, Served
-from gateway.errors import BadRequest, GatewayError, Interrupted, NodeBroke
+from gateway.errors import GatewayError, Interrupted, NodeBroke
 from gateway.keys.key import Caller, require
 from gateway.nodes import completion
 from gateway.nodes.completion import Completion, Usage
@@ -80,8 +80,6 @@ class Chat:
                 await self._remembered(call, request, caller, reply)
         except (GatewayError, HistoryError) as error:
             status = self._fail(call, error, reply)
-        except RecursionError:
-            status = self._fail(call, BadRequest("the body is nested too deeply"), reply)
         except Exception as error:
             log.exception("unforeseen error", request_id=call.request_id)
             status = self._fail(call, error, reply)

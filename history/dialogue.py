@@ -193,10 +193,11 @@ class Dialogues:
 
     async def commit(self, turn: "OpenTurn", change: Change) -> Conversation:
         """Write a turn and let the next one in. For `OpenTurn`."""
+        # From here on the answer is whole: nobody may stop it any more, and the lease outlasts one call.
+        self._keeper.drop(turn.lease.owner)
         try:
             return await self._store.commit(turn.key, turn.lease, change)
         finally:
-            self._keeper.drop(turn.lease.owner)
             self._line.wake(turn.key)
 
     async def release(self, turn: "OpenTurn") -> None:

@@ -7,6 +7,7 @@ is kept for the test to look at.
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,10 @@ from bench.stub_node.process import arguments
 from bench.stub_node.spec import StubSpec
 
 ENDS_WITHIN_S = 15.0
+_COMPLAINT = re.compile(
+    "never retrieved|never awaited|was destroyed|Unclosed|ResourceWarning|Event loop is closed"
+)
+"""What asyncio says of a task, a future or a transport that nobody looked after."""
 _ROOT = Path(__file__).parents[1]
 
 
@@ -115,6 +120,8 @@ def running_gateway(
             yield Gateway(said["url"], said["admin_url"], process, log)
         finally:
             _end(process)
+        log.seek(0)
+        assert [] == [line for line in log.read().decode().splitlines() if _COMPLAINT.search(line)]
 
 
 def until(holds: Callable[[], bool], *, within_s: float = 5.0, every_s: float = 0.01) -> bool:
@@ -131,7 +138,7 @@ def _first_line(process: "subprocess.Popen[bytes]") -> dict[str, str]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"{process.args} did not come up")
+        raise RuntimeError(f"{process.args!r} did not come up")
     said: dict[str, str] = json.loads(line)
     return said
 

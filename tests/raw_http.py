@@ -91,7 +91,7 @@ class RawClient:
         return data
 
     def _chunks(self) -> tuple[bytes, bool]:
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             try:
                 size = int(self._until(b"\r\n"), 16)

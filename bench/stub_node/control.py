@@ -34,12 +34,11 @@ async def stats(node: Node, request: Request, connection: Connection) -> None:  
     )
 
 
-async def set_faults(node: Node, request: Request, connection: Connection) -> None:
-    """POST /stub/faults: one fault or a list; it replaces all that were set, so [] clears them."""
+def set_faults(node: Node, request: Request) -> None:
+    """The body of POST /stub/faults, one fault or a list, replaces all that were set; [] clears them."""
     body = request.body.strip() or b"[]"
     many = body.startswith(b"[")
     node.faults.set(wire.decode(body, list[Fault]) if many else [wire.decode(body, Fault)])
-    await show_faults(node, request, connection)
 
 
 async def show_faults(node: Node, request: Request, connection: Connection) -> None:  # noqa: ARG001  one shape for routes

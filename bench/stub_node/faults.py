@@ -1,8 +1,9 @@
 """The ways in which a node can be made to fail, switched on and off while it runs.
 
-A fault applies to the paths that begin with its `path`, from the request after the first `skip` ones on,
-`times` times (for ever if `times` is null). For one request the first fault in the list that applies is
-taken; a fault that does not apply yet or any more counts nothing for those after it.
+A fault applies to inference requests, so that a router's probes neither meet nor use it up; one with a `path`
+applies to everything under that path instead ("/" is all but /stub/). It strikes after the first `skip`
+requests that it applies to, `times` times (for ever if `times` is null). For one request the first fault in the
+list that strikes is taken; a fault that does not strike yet or any more counts nothing for those after it.
 """
 
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     kind: FaultKind
-    path: str = "/v1/"
+    path: str = ""
     times: int | None = None
     skip: int = 0
     seconds: float = 0.0
@@ -73,10 +74,11 @@ class Faults:
     def refusing(self) -> bool:
         return any(fault.kind == "refuse" for fault, _ in self._switches)
 
-    def take(self, path: str) -> Fault | None:
-        """The fault that this request meets, counted as met."""
+    def take(self, path: str, *, inference: bool) -> Fault | None:
+        """The fault that a request to `path` meets, counted as met."""
         for fault, seen in self._switches:
-            if fault.kind == "refuse" or not path.startswith(fault.path):
+            applies = path.startswith(fault.path) if fault.path else inference
+            if fault.kind == "refuse" or not applies or path.startswith("/stub/"):
                 continue
             if fault.times is not None and seen[0] >= fault.skip + fault.times:
                 continue

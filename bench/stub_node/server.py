@@ -35,7 +35,6 @@ _INFERENCE: dict[str, Inference] = {
 _CONTROL: dict[tuple[str, str], Route] = {
     ("GET", "/stub/stats"): control.stats,
     ("GET", "/stub/faults"): control.show_faults,
-    ("POST", "/stub/faults"): control.set_faults,
     ("POST", "/stub/reset_cache"): control.reset_cache,
 }
 _COMMON: dict[tuple[str, str], Route] = {
@@ -69,7 +68,8 @@ class StubServer:
         self.node = new_node(spec)
         self._host = host
         self._port = 0
-        self._routes = _CONTROL | _COMMON | _OF_ENGINE[spec.engine]
+        self._control_routes = _CONTROL | {("POST", "/stub/faults"): self._set_faults}
+        self._routes = self._control_routes | _COMMON | _OF_ENGINE[spec.engine]
         self._connections = Connections(self._answer, keep_alive=spec.keep_alive)
         self._control_connections = Connections(self._answer_control, keep_alive=60.0)
         self._listener: asyncio.Server | None = None
@@ -100,13 +100,11 @@ class StubServer:
         run = _INFERENCE.get(request.path) if request.method == "POST" else None
         try:
             self._authorize(request)
-            fault = self.node.faults.take(request.path)
+            fault = self.node.faults.take(request.path, inference=run is not None)
             if run is not None:
                 await self._infer(run, request, connection, fault)
             elif fault is None or not await _misbehave(self.node, fault, request, connection):
                 await self._route(request)(self.node, request, connection)
-            if request.path == "/stub/faults":
-                await self._apply_refusal()
         except Refused as refused:
             refusal = refused.refusal
             connection.send(refusal.status, wire.encode(self.node.dialect.error(refusal)))
@@ -134,14 +132,12 @@ class StubServer:
             traffic.finished += 1
 
     async def _answer_control(self, request: Request, connection: Connection) -> None:
-        route = _CONTROL.get((request.method, request.path))
+        route = self._control_routes.get((request.method, request.path))
         if route is None:
             connection.send(404, b'{"error":"the control port serves /stub/ only"}')
             return
         try:
             await route(self.node, request, connection)
-            if request.path == "/stub/faults":
-                await self._apply_refusal()
         except Refused as refused:
             connection.send(refused.refusal.status, wire.encode({"error": refused.refusal.message}))
 
@@ -158,6 +154,12 @@ class StubServer:
         guarded = request.path.startswith("/v1/")
         if key and guarded and request.headers.get("authorization") != f"Bearer {key}":
             raise Refused(Refusal(401, "unauthorized", "Unauthorized"))
+
+    async def _set_faults(self, node: Node, request: Request, connection: Connection) -> None:
+        """POST /stub/faults: answered once the faults hold, the main port included."""
+        control.set_faults(node, request)
+        await self._apply_refusal()
+        await control.show_faults(node, request, connection)
 
     async def _apply_refusal(self) -> None:
         """Close or reopen the main port, as the faults say."""

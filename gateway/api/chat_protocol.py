@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httptools
 import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -30,6 +31,7 @@ AnswerCall = Callable[[Call, Reply], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LINGER_S = 2.0
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _JSON: Headers = ((b"content-type", b"application/json"),)
 
 log = structlog.get_logger()
@@ -202,8 +204,29 @@ class ChatProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """What comes after the last answer is read only to be thrown away."""
-        if not self._is_lingering:
-            super().data_received(data)
+        if self._is_lingering:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("this is no valid HTTP/1.1 request")
+
+    def _decline(self, rest: bytes) -> None:
+        """Pass over an offer of another protocol, as HTTP/1.1 allows: the request is read without it.
+
+        Java's client offers h2c with every request in the clear; httptools leaves its body unread then.
+        """
+        method, headers = self.parser.get_method(), self.headers
+        if method == b"CONNECT":
+            self.send_400_response("this is no proxy")
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        lines = [b"%b %b HTTP/1.1" % (method, self.url)]
+        lines += [b"%b: %b" % header for header in headers if header[0] not in _OFFER]
+        self.data_received(b"\r\n".join((*lines, b"", rest)))
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is told so in the envelope; in the middle of an answer, that is cut off instead."""
@@ -216,6 +239,8 @@ class ChatProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take chat completions; leave the rest."""
+        if self.parser.should_upgrade():
+            return
         if self.url.partition(b"?")[0] != CHAT_PATH or self.parser.get_method() != b"POST":
             super().on_headers_complete()
             return
@@ -227,6 +252,11 @@ class ChatProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type] # as above
+
+    def on_message_complete(self) -> None:
+        """Of a request that is to be read again, nothing was kept."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The client does not keep up."""

@@ -9,7 +9,9 @@ import typer
 from gateway.cli.check_config import check_config
 from gateway.cli.keys import keys
 from gateway.cli.serve import serve
+from gateway.cli.train import train
 from gateway.cli.up import up
+from gateway.cli.worker import worker
 
 app = typer.Typer(
     name="friendo",
@@ -26,5 +28,7 @@ def friendo() -> None:
 
 app.command()(up)
 app.command()(serve)
+app.command()(worker)
+app.command()(train)
 app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")

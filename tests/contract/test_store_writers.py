@@ -213,3 +213,17 @@ async def test_claim_without_an_owner_is_refused(stage: Stage) -> None:
     """An empty owner would be taken for nobody."""
     with pytest.raises(ValueError, match="owner"):
         await stage.store.begin(stage.key(), claim(""))
+
+
+async def test_same_owner_with_an_old_fence_is_a_stale_writer(stage: Stage) -> None:
+    """It is the fence that counts: a name used again does not revive the lease that it had before."""
+    old = await begun(stage, stage.key(), "a")
+    await stage.store.release(stage.key(), old.lease)
+    new = await begun(stage, stage.key(), "a")
+    renewal = await stage.store.renew(stage.key(), old.lease)
+    await stage.store.release(stage.key(), old.lease)
+    with pytest.raises(LeaseLost):
+        await stage.store.commit(stage.key(), old.lease, Change(keep=0, append=(turn("old"),), at=1.0))
+
+    assert not renewal.held
+    assert (await stage.store.renew(stage.key(), new.lease)).held

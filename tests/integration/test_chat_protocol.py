@@ -207,6 +207,19 @@ def test_request_behind_a_too_large_one_is_not_served(gateway: Gateway, stub: St
     assert stub.stats()["requests"] == before
 
 
+def test_nothing_after_a_413_is_served(gateway: Gateway, stub: Stub) -> None:
+    """Also if the client goes on only after it has read its answer."""
+    before = stub.stats()["requests"]
+    with RawClient(gateway.port) as client:
+        whole = request(chat("x" * MAX_BODY * 2))
+        client.send(whole[:-10_000])
+        assert client.answer().status == 413
+        client.send(whole[-10_000:] + request(chat("must not be asked")))
+        assert client.rest() == b""
+
+    assert before == stub.stats()["requests"]
+
+
 def test_largest_body_is_served(client: RawClient) -> None:
     """The limit itself is within the limit."""
     body = chat("", stream=False, max_tokens=1, metadata={"padding": ""})
@@ -263,3 +276,9 @@ def test_half_closed_connection_harms_nobody(gateway: Gateway) -> None:
     with RawClient(gateway.port) as client:
         client.send(request(chat("whole")))
         assert client.answer().status == 200
+
+
+def test_proxy_requests_are_refused(client: RawClient) -> None:
+    """CONNECT would make a tunnel of the connection."""
+    client.send(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n")
+    assert client.answer().status == 400

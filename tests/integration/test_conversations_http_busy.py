@@ -1,5 +1,6 @@
 """A second message while an answer is being written: it waits, is refused, or takes the first one's place."""
 
+import asyncio
 import itertools
 import json
 import threading
@@ -10,6 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from history.conversation import Conversation, ConversationKey, Lease, Reply
+from history.dialogue import Answer as TurnAnswer
+from history.dialogue import Ask, DialogueRules, Dialogues, OpenTurn
+from history.incoming import read_incoming
+from history.lease_keeper import LeaseKeeper
+from history.memory_store import MemoryStore
+from history.message import answer
+from history.ports import Change
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
 from tests.raw_http import Answer, RawClient, chat, request
 
@@ -181,6 +190,43 @@ def test_hasty_user_is_answered_once(gateway: Gateway, stub: Stub, conversation:
     assert last.body.endswith(b"data: [DONE]\n\n")
     assert not any(b"[DONE]" in answer.body for answer in others)
     assert ["0", "1", "2", "3", "4"] == users(stub)
+
+
+class HeldUp(MemoryStore):
+    """A store whose commits wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
+        self.reached.set()
+        await self.let_go.wait()
+        return await super().commit(key, lease, change)
+
+
+async def test_answer_that_is_being_stored_is_not_taken_over() -> None:
+    """It is whole: its client gets it, and the newer message is answered after it."""
+    store, stopped = HeldUp(), list[str]()
+    keeper = LeaseKeeper(store, clock=time.time)
+    dialogues = Dialogues(store, keeper, DialogueRules(), time.time)
+    key, incoming = ConversationKey("t", "c"), read_incoming(b'[{"role":"user","content":"hi"}]')
+    turn = await dialogues.open(key, incoming, Ask(owner="a", on_stop=stopped.append, on_busy="queue"))
+    assert isinstance(turn, OpenTurn)
+    spoken = answer({"content": "hello"})
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(turn.commit(TurnAnswer(message=spoken, reply=Reply())))
+        await store.reached.wait()
+        newer = tasks.create_task(
+            dialogues.open(key, incoming, Ask(owner="b", on_stop=stopped.append, on_busy="restart"))
+        )
+        await asyncio.sleep(0.1)
+        store.let_go.set()
+    after = newer.result()
+
+    assert stopped == []
+    assert isinstance(after, OpenTurn)
+    assert 3 == len(after.prompt.messages)
 
 
 def test_replicas_agree_on_whose_turn_it_is(stub: Stub, conversation: str, valkey_url: str) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.raw_node import (
 SAID = (delta("Grüß "), delta('"data: [DONE]"\n'), b": a comment\n\n", delta("🌊"), delta(finish="stop"))
 STREAM = b"".join(SAID) + USAGE + DONE
 WITHOUT_USAGE = b"".join(SAID) + DONE
-ASKS_FOR_USAGE = {"stream_options": {"include_usage": True}}
+ASKS_FOR_USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,18 @@ def test_broken_usage_costs_the_client_nothing(client: RawClient, node: RawNode)
     client.send(asked(remembered=False, wants_usage=True))
 
     assert stream == client.answer().body
+
+
+def test_node_that_fails_now_and_then_stays(client: RawClient, node: RawNode) -> None:
+    """Only failures in a row take a node out of use."""
+    body = whole(b'{"choices":[{"message":{"content":"ok"}}]}')
+    statuses = []
+    for answer in [whole(b"", status="500 Internal Server Error"), body] * 4:
+        node.script = sends(answer)
+        client.send(request(chat()))
+        statuses.append(client.answer().status)
+
+    assert [502, 200] * 4 == statuses
 
 
 def test_interim_response_is_not_the_answer(client: RawClient, node: RawNode) -> None:

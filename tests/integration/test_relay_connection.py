@@ -123,20 +123,24 @@ async def test_pause_ends_with_its_answer(node: RawNode) -> None:
             exchange.set_reading(on=False)
 
     async with pool_of(node, SHORT) as pool:
-        exchange, _ = await relay.send(pool, "", (), b"{}")
-        exchange.pump(Pausing())
+        exchange = await exchange_that(node, STREAM_HEAD, pool=pool, sink=Pausing())
+        assert node.last is not None
+        node.last.send(chunk(b"all of it") + chunk(b""))
         await exchange.done
+        node.script = answers
         answer = await ask(pool)
 
     assert BODY == answer
     assert node.connections == 1
 
 
-async def exchange_that(node: RawNode, *pieces: bytes, pool: NodePool) -> Exchange:
+async def exchange_that(
+    node: RawNode, *pieces: bytes, pool: NodePool, sink: BodySink | None = None
+) -> Exchange:
     """An exchange with a node that sends these and then nothing."""
     node.script = lambda line: line.send(*pieces)
     exchange, _ = await relay.send(pool, "", (), b"{}")
-    exchange.pump(BodySink())
+    exchange.pump(sink or BodySink())
     return exchange
 
 

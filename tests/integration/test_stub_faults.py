@@ -46,6 +46,27 @@ class TestFaults:
 
         assert code == (said if engine == "sglang" else said["error"])["code"]
 
+    async def test_probes_neither_meet_nor_use_up_a_fault_for_requests(self) -> None:
+        """A router that polls /v1/models meanwhile does not spoil a counted fault."""
+        async with local_node() as (_, client):
+            await client.post("/stub/faults", json={"kind": "status", "status": 500, "times": 1})
+            seen = [
+                (await client.get("/v1/models")).status_code,
+                (await client.post(CHAT, json=user("Hi"))).status_code,
+                (await client.post(CHAT, json=user("Hi"))).status_code,
+            ]
+
+        assert [200, 500, 200] == seen
+
+    async def test_fault_on_all_paths_leaves_the_switch_itself_alone(self) -> None:
+        """A node that fails everywhere can still be healed."""
+        async with local_node() as (_, client):
+            await client.post("/stub/faults", json={"kind": "status", "status": 500, "path": "/"})
+            broken = [(await client.get(path)).status_code for path in ("/health", "/v1/models", "/metrics")]
+            await client.post("/stub/faults", json=[])
+
+            assert ([500, 500, 500], 200) == (broken, (await client.get("/health")).status_code)
+
     async def test_health_check_can_fail_alone(self) -> None:
         """A fault with a path leaves other paths alone."""
         async with local_node() as (_, client):

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from bench.stub_node.asking import CHAT, local_node, metric, user
+from bench.stub_node.asking import CHAT, events, local_node, metric, until, user
+from bench.stub_node.engine import Engine
 
 
 def is_waiting(engine: Engine) -> bool:

@@ -336,6 +336,19 @@ class TestProcess:
 
         assert (500, 200, 0) == (broken, healed, stored)
 
+    async def test_process_refuses_and_returns_as_soon_as_it_is_told(self) -> None:
+        """When the switch has been answered, it holds: no connection slips in or is turned away after it."""
+        seen = []
+        async with start_stub() as stub:
+            for _ in range(5):
+                await stub.set_faults({"kind": "refuse"})
+                with pytest.raises(httpx.ConnectError):
+                    await self.chat(stub, user("Hi"))
+                await stub.set_faults()
+                seen.append((await self.chat(stub, user("Hi"))).status_code)
+
+        assert [200] * 5 == seen
+
     async def test_killed_process_is_gone_and_its_port_refuses(self) -> None:
         """A crash, for failover tests."""
         async with start_stub() as stub:
