@@ -214,7 +214,8 @@ class Chat:
             is_remembered=request.conversation is not None,
             received_at=call.received_at,
             request_id=call.request_id,
-            headers=((b"x-request-id", call.request_id.encode()),),
+            # An id of ours: engines take it for theirs, and two clients may send the same one.
+            headers=((b"x-request-id", f"{call.request_id}-{next(self.numbers)}".encode()),),
             reply_headers=reply_headers,
         )
 

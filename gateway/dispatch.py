@@ -145,8 +145,7 @@ class Dispatcher:
 
     def _blame(self, job: Job, name: str, fault: NodeFault) -> None:
         """A busy node is not a broken one."""
-        kind = type(fault).__name__
-        log.warning("node failed", node=name, fault=kind, problem=str(fault), request_id=job.request_id)
+        log.warning("node failed", node=name, fault=type(fault).__name__, request_id=job.request_id)
         if not isinstance(fault, NodeBusy):
             self._roster.failed(self._router.node(name), str(fault))
 

@@ -4,6 +4,7 @@
     ├── ClientFault        the request cannot be served as it stands
     │   ├── BadRequest         malformed, or a parameter out of place
     │   ├── TooLarge           the body is over the limit
+    │   ├── BodyStalled        the body stopped coming
     │   ├── UnknownModel       no node serves it
     │   ├── ClientStalled      it does not read its answer
     │   └── EngineRefused      the node's engine says that the request is at fault
@@ -48,6 +49,13 @@ class TooLarge(ClientFault):
     def __init__(self, limit: int) -> None:
         super().__init__(f"body over {limit} bytes")
         self.limit = limit
+
+
+class BodyStalled(ClientFault):
+    """Nothing of the body came for `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing of the body came for {seconds:g} s")
 
 
 class UnknownModel(ClientFault):

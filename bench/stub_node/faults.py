@@ -1,9 +1,10 @@
 """The ways in which a node can be made to fail, switched on and off while it runs.
 
-A fault applies to inference requests, so that a router's probes neither meet nor use it up; one with a `path`
-applies to everything under that path instead ("/" is all but /stub/). It strikes after the first `skip`
-requests that it applies to, `times` times (for ever if `times` is null). For one request the first fault in the
-list that strikes is taken; a fault that does not strike yet or any more counts nothing for those after it.
+A fault applies to inference requests, so that probes of a router neither meet it nor use it up; with a
+`path` it applies to everything under that path instead ("/" is all but /stub/). It strikes after the first
+`skip` requests that it applies to, `times` times (for ever if `times` is null). For one request the first
+fault in the list that strikes is taken; a fault that does not strike yet or any more counts nothing for
+those after it.
 """
 
 from collections.abc import Iterable

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from gateway.api.envelope import envelope
 from gateway.chat import Call
-from gateway.errors import BadRequest, TooLarge
+from gateway.errors import BadRequest, BodyStalled, ClientFault, TooLarge
 from gateway.ports import Headers, Pausable, Reply
 
 CHAT_PATH = b"/v1/chat/completions"
@@ -31,6 +31,8 @@ AnswerCall = Callable[[Call, Reply], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LINGER_S = 2.0
+_BODY_IDLE_S = 30.0
+"""How long a request's body may stand still."""
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _JSON: Headers = ((b"content-type", b"application/json"),)
 
@@ -109,20 +111,33 @@ class ChatCycle:
         limit = self._protocol.max_body
         while self.more_body and len(self.body) <= limit:
             self._protocol.flow.resume_reading()
-            await self.message_event.wait()
+            if not self.message_event.is_set() and not await self._more_arrives():
+                return False
             self.message_event.clear()
             if self._is_disconnected:
                 return False
         if len(self.body) <= limit:
             return True
-        # The rest of the body is not read: the connection ends with the answer.
+        self._refuse(TooLarge(limit))
+        return False
+
+    async def _more_arrives(self) -> bool:
+        try:
+            async with asyncio.timeout(_BODY_IDLE_S):
+                await self.message_event.wait()
+        except TimeoutError:
+            self._refuse(BodyStalled(_BODY_IDLE_S))
+            return False
+        return True
+
+    def _refuse(self, error: ClientFault) -> None:
+        """The rest of the body is not read: the connection ends with the answer."""
         self.keep_alive = False
-        shown = envelope(TooLarge(limit))
+        shown = envelope(error)
         body = shown.json()
         self.start(shown.status, (*_JSON, *shown.headers()), length=len(body))
         self.write(body)
         self.finish()
-        return False
 
     def _end(self) -> None:
         if not self.response_complete and not self._is_disconnected:

@@ -92,6 +92,7 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     gateway.TooLarge: lambda e: Envelope(
         413, _REQUEST, f"the body is larger than {e.limit} bytes", "request_too_large"
     ),
+    gateway.BodyStalled: lambda e: Envelope(408, _REQUEST, str(e), "request_timeout", should_retry=True),
     gateway.UnknownModel: lambda e: Envelope(
         404,
         _REQUEST,

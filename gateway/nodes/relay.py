@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.errors import EngineRefused, NodeBroke, NodeBusy, NodeFault
 from gateway.nodes import sse
-from gateway.nodes.body import BodySink
+from gateway.nodes.body import MAX_BODY, BodySink
 from gateway.nodes.connection import Exchange, Head, NodePool
 from gateway.nodes.dialect import EngineError, read_error
 from gateway.nodes.roster import request_head
@@ -35,8 +35,6 @@ class StreamShape(msgspec.Struct, frozen=True):
     """Keep everything from the first `finish_reason` on until `StreamSink.let_go`."""
     keeps_events: bool
     """Remember the events, to read the answer from them."""
-    renames: tuple[bytes, bytes] | None = None
-    """The model's JSON name on the node, and the one the client asked for."""
 
 
 class StreamSink:
@@ -49,6 +47,7 @@ class StreamSink:
         self._rest = b""
         self._held: list[bytes] = []
         self._is_holding = False
+        self._kept = 0
         self.events: list[bytes] = []
         self.last = b""
         """The events with the usage, where they are not kept."""
@@ -77,13 +76,16 @@ class StreamSink:
         if blob:
             self._show(blob)
         if failure:
-            raise NodeFault(read_error(next(sse.payloads((failure,)))).message)
+            raise NodeFault("it reported an error inside its answer")
 
     def _show(self, blob: bytes) -> None:
         if not self._reply.is_started:
             self._on_first()
             self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
         if self._shape.keeps_events:
+            self._kept += len(blob)
+            if self._kept > MAX_BODY:
+                raise NodeBroke("the node's answer is too large")
             self.events.append(blob)
         if sse.has_no_choices(blob):
             self.last = blob
@@ -99,8 +101,6 @@ class StreamSink:
 
     def _reshaped(self, blob: bytes) -> bytes:
         """The events as the client is to see them; most pass as they came."""
-        if self._shape.renames is not None:
-            blob = blob.replace(*self._shape.renames)
         if self._shape.drops_usage and sse.has_no_choices(blob):
             blob = b"".join(event for event in sse.events(blob) if not sse.has_no_choices(event))
         return blob
@@ -146,8 +146,9 @@ def refusal(error: EngineError, status: int, *, retry_after_ms: int = 1000) -> N
     if status in (429, 503):
         return NodeBusy(error.message, retry_after_ms=retry_after_ms)
     if status // 100 != 4 or status in (401, 403, 404, 405):
-        # Ours to get right: the gateway's key, the node's paths and its models.
-        return NodeFault(f"it answered {status}: {error.message}")
+        # Ours to get right: the gateway's key, the node's paths and its models. The engine's own words may
+        # repeat a prompt, and this text goes into logs.
+        return NodeFault(f"it answered {status}")
     return EngineRefused(error.message, status=status, code=error.code, param=error.param)
 
 

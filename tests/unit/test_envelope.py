@@ -24,7 +24,12 @@ from gateway.keys.errors import InvalidKey, NotAllowed
 from history import errors as history_errors
 from history.errors import ConversationBusy, HistoryError, InvalidMessages, LeaseLost, StoreUnavailable
 
-ARGUMENTS: dict[str, tuple[object, ...]] = {"TooLarge": (5,), "UnknownModel": ("m",), "InvalidKey": ()}
+ARGUMENTS: dict[str, tuple[object, ...]] = {
+    "BodyStalled": (30.0,),
+    "TooLarge": (5,),
+    "UnknownModel": ("m",),
+    "InvalidKey": (),
+}
 KEYWORDS: dict[str, dict[str, object]] = {
     "EngineRefused": {"status": 422, "code": None, "param": None},
     "ConversationBusy": {"retry_after_ms": 5},
@@ -54,7 +59,7 @@ def test_every_fault_has_an_envelope_of_its_own(kind: type[Exception]) -> None:
     name = kind.__name__
     shown = envelope(kind(*ARGUMENTS.get(name, ("what happened",)), **KEYWORDS.get(name, {})))
 
-    assert shown.status in {400, 401, 403, 404, 409, 413, 422, 502, 503}
+    assert shown.status in {400, 401, 403, 404, 408, 409, 413, 422, 502, 503}
     assert "its log has the details" not in shown.message
     assert {"message", "type", "param", "code"} == set(msgspec.json.decode(shown.json())["error"])
 
