@@ -78,9 +78,11 @@ def main() -> None:
         sys.exit(f"port {options.port} of {HOST} is in use; choose another with --port")
     # Blocked before the engine starts its threads, which inherit the mask: `sigwait` alone takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    server = serve(model, port=options.port, alias=options.alias, context=options.context)
+    _server = serve(model, port=options.port, alias=options.alias, context=options.context)
     signal.sigwait(ENDING)
-    del server
+    # At once: taken down in order, llama.cpp waits for ever if it was told to end while it was still
+    # starting its loop, and a node has nothing to save.
+    os._exit(0)
 
 
 def _options() -> argparse.Namespace:
