@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from history.conversation import ConversationKey, Lease
-from history.errors import StoreUnavailable
+from history.errors import StoreFault
 from history.ports import ConversationStore
 
 Stop = Literal["interrupted", "lost"]
@@ -61,7 +61,7 @@ class LeaseKeeper:
         self.renewals += 1
         try:
             renewal = await self._store.renew(held.key, held.lease)
-        except StoreUnavailable:
+        except StoreFault:
             # The commit will tell: it succeeds if the store is back before anybody took over.
             return
         if not renewal.held:
