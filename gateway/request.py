@@ -5,8 +5,8 @@ what an engine takes passes through as the client wrote it, and what only the ga
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import xxhash
@@ -15,6 +15,7 @@ from gateway.errors import BadRequest
 from history.dialogue import OnBusy
 
 Fields = dict[str, msgspec.Raw]
+HistoryUse = Literal["on", "off"]
 
 MAX_ID = 256
 _MAX_CHOICES = 128
@@ -212,3 +213,8 @@ def _stream_options(fields: Fields) -> bytes:
 def _key(name: str) -> bytes:
     """A field's name as it stands inside quotes."""
     return msgspec.json.encode(name)[1:-1]
+
+
+def header_map(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name in lower case; the last of equal ones counts."""
+    return dict(headers)
