@@ -28,7 +28,7 @@ from history.message import Message
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
 from history.prompt import Prompt, build
 from history.waiting_line import WaitingLine
-from history.window import WindowRule, advance, exceeds_ceiling, stateless_cut
+from history.window import WindowRule, advance, branch_cut, exceeds_ceiling
 
 OnBusy = Literal["queue", "restart", "reject"]
 
@@ -91,7 +91,7 @@ class Dialogues:
 
         Raises the `CallerFault` that fits, or `StoreUnavailable`; nothing is held then.
         """
-        begun = await self._claim(key, incoming, ask)
+        begun, waited = await self._claim(key, incoming, ask)
         try:
             if replay := _replay(begun.turns, ask):
                 await self._store.release(key, begun.lease)
@@ -99,7 +99,8 @@ class Dialogues:
                 return replay
             if begun.is_new and ask.user:
                 await self._store.register(key.tenant, ask.user, key)
-            turn = await self._lay_out(key, begun, incoming, ask)
+            plan = await self._plan(key, begun, incoming, interrupted=waited and ask.on_busy == "restart")
+            turn = await self._lay_out(key, begun, plan, incoming, ask)
         except BaseException:
             await self._store.release(key, begun.lease)
             self._line.wake(key)
@@ -107,7 +108,8 @@ class Dialogues:
         self._keeper.hold(key, begun.lease, ask.on_stop)
         return turn
 
-    async def _claim(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> Begun:
+    async def _claim(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> tuple[Begun, bool]:
+        """The lease, and whether somebody had to finish first."""
         claim = Claim(
             owner=ask.owner,
             lease_ms=int(self._rules.lease_s * 1000),
@@ -117,10 +119,12 @@ class Dialogues:
             digest_turns=len(incoming.messages) if incoming.is_dialogue else 0,
         )
         give_up_at = self._clock() + self._rules.queue_wait_s
+        waited = False
         try:
             async with self._line.arriving(key):
                 got = await self._store.begin(key, claim)
             while isinstance(got, Busy):
+                waited = True
                 await self._wait(key, ask, got, give_up_at)
                 got = await self._store.begin(key, claim)
         except (ConversationBusy, asyncio.CancelledError):
@@ -128,7 +132,7 @@ class Dialogues:
             raise
         if isinstance(got, Missing):
             raise ConversationNotFound(key.id)
-        return got
+        return got, waited
 
     async def _wait(self, key: ConversationKey, ask: Ask, busy: Busy, give_up_at: float) -> None:
         if busy.position < 0:
@@ -142,14 +146,16 @@ class Dialogues:
             self._keeper.interrupt(key)
         await self._line.wait(key, ask.owner, busy.position)
 
-    async def _lay_out(self, key: ConversationKey, begun: Begun, incoming: Incoming, ask: Ask) -> "OpenTurn":
+    async def _lay_out(
+        self, key: ConversationKey, begun: Begun, plan: Plan, incoming: Incoming, ask: Ask
+    ) -> "OpenTurn":
         conversation, rule = begun.conversation, self._rules.window
-        plan = await self._plan(key, begun, incoming, ask)
-        cut = conversation.cut if plan.keep >= conversation.cut else stateless_cut(plan.keep, rule)
+        cut = conversation.cut
+        if plan.is_branch:
+            cut = branch_cut(cut, plan.keep, rule)
+        stored = begun.turns[: max(0, plan.keep - conversation.cut)]
         if cut < conversation.cut:
-            stored = await self._store.read(key, cut, plan.keep)
-        else:
-            stored = begun.turns[: plan.keep - cut]
+            stored = (*await self._store.read(key, cut, min(plan.keep, conversation.cut)), *stored)
         turns = (*stored, *plan.adopted)
         moved = advance(cut, _tokens(turns, rule), rule)
         persona = incoming.persona.json if incoming.persona else conversation.persona
@@ -168,11 +174,13 @@ class Dialogues:
             ),
         )
 
-    async def _plan(self, key: ConversationKey, begun: Begun, incoming: Incoming, ask: Ask) -> Plan:
+    async def _plan(
+        self, key: ConversationKey, begun: Begun, incoming: Incoming, *, interrupted: bool
+    ) -> Plan:
         count, cut = begun.conversation.turn_count, begun.conversation.cut
         if not incoming.is_dialogue:
             last = begun.turns[-1] if begun.turns else None
-            return plan_new(incoming, count, last, merge_incomplete=ask.on_busy == "restart")
+            return plan_new(incoming, count, last, merge_incomplete=interrupted)
         loaded = {cut + at: turn for at, turn in enumerate(begun.turns)}
         digests = begun.digests
         try:

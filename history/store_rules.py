@@ -64,14 +64,14 @@ def cut_refused(cut: int, turn_count: int) -> ValueError:
 def moved_cut(conversation: Conversation, change: Change) -> int:
     """Where the cut lies after the change.
 
-    It only moves forward, unless the change starts a branch before it: then the change says where it
-    lies, or it falls back to the last turn kept. Raises `ValueError` if the change makes no sense.
+    It only moves forward while turns are added. A change that replaces stored turns may set it back; if it
+    says nothing, the cut falls back to the last turn kept. Raises `ValueError` if the change makes no sense.
     """
     turn_count = change.keep + len(change.append)
     if not 0 <= change.keep <= conversation.turn_count:
         raise keep_refused(change.keep, conversation.turn_count)
     if change.cut is not None and not 0 <= change.cut <= turn_count:
         raise cut_refused(change.cut, turn_count)
-    if change.keep < conversation.cut:
-        return change.keep if change.cut is None else change.cut
+    if change.keep < conversation.turn_count:
+        return min(conversation.cut, change.keep) if change.cut is None else change.cut
     return conversation.cut if change.cut is None else max(conversation.cut, change.cut)

@@ -66,6 +66,16 @@ def advance(cut: int, tokens: Sequence[int], rule: WindowRule) -> int:
     return _advance_by_tokens(moved, tokens[moved - cut :], rule)
 
 
+def branch_cut(cut: int, keep: int, rule: WindowRule) -> int:
+    """The cut for a branch that keeps the first `keep` turns of a dialogue whose stored cut is `cut`.
+
+    The stored one, so long as enough turns lie behind it. Else it goes back to where a dialogue of that
+    length is cut, which is also where the prompts of that time began: their KV may still lie on the node.
+    """
+    least = rule.max_turns if rule.policy == "last_n" else rule.min_turns
+    return cut if keep - cut >= least else min(cut, stateless_cut(keep, rule))
+
+
 def exceeds_ceiling(tokens: Sequence[int], rule: WindowRule) -> bool:
     """Whether the last `min_turns` turns alone are over the ceiling, so that fewer must be shown."""
     return bool(rule.max_tokens) and sum(tokens[-rule.min_turns :]) > rule.max_tokens

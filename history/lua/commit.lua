@@ -61,8 +61,8 @@ push(turns, first_turn)
 push(digests, first_turn + appended)
 
 local cut
-if keep < old_cut then
-  cut = wanted_cut or keep
+if keep < old_count then
+  cut = wanted_cut or math.min(old_cut, keep)
 else
   cut = math.max(old_cut, wanted_cut or old_cut)
 end

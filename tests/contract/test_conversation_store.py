@@ -142,18 +142,20 @@ async def test_replaced_turns_go_without_save_branch(stage: Stage) -> None:
         (6, None, 3),
         (6, 5, 5),
         (6, 1, 3),
+        (5, None, 3),
+        (5, 1, 1),
         (3, None, 3),
-        (3, 0, 3),
+        (3, 0, 0),
         (2, None, 2),
         (2, 1, 1),
         (2, 3, 3),
         (0, None, 0),
     ],
 )
-async def test_cut_moves_back_only_for_a_branch_before_it(
+async def test_cut_moves_back_only_where_turns_are_replaced(
     stage: Stage, keep: int, asked: int | None, expected: int
 ) -> None:
-    """Six turns, cut at three: it only moves forward, unless the branch point lies before it."""
+    """Six turns, cut at three: it only moves forward, unless stored turns are replaced."""
     await say(stage, stage.key(), *"abcde")
     await say(stage, stage.key(), "f", cut=3)
     held = await begun(stage, stage.key())

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from history.conversation import ConversationKey, Reply
-from history.dialogue import Answer, Ask, DialogueRules, Dialogues, OpenTurn
+from history.dialogue import Answer, Ask, DialogueRules, Dialogues, OnBusy, OpenTurn
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
@@ -44,11 +44,15 @@ class Table:
         self.prompts: list[tuple[int, tuple[bytes, ...]]] = []
         self.asked = 0
 
-    async def say(self, messages: list[dict[str, Any]], reply: dict[str, Any], tokens: int = 0) -> OpenTurn:
+    async def open(self, messages: list[dict[str, Any]], on_busy: OnBusy = "queue") -> OpenTurn:
         self.asked += 1
-        ask = Ask(owner=str(self.asked), on_stop=lambda _: None, on_busy="queue")
+        ask = Ask(owner=str(self.asked), on_stop=lambda _: None, on_busy=on_busy)
         turn = await self.dialogues.open(KEY, read_incoming(msgspec.json.encode(messages)), ask)
         assert isinstance(turn, OpenTurn)
+        return turn
+
+    async def say(self, messages: list[dict[str, Any]], reply: dict[str, Any], tokens: int = 0) -> OpenTurn:
+        turn = await self.open(messages)
         said = answer(reply)
         self.prompts.append((turn.layout.cut, (*turn.prompt.messages, said.json)))
         await turn.commit(Answer(message=said, reply=Reply(prompt_tokens=tokens, completion_tokens=tokens)))
@@ -101,6 +105,55 @@ def test_newest_turns_are_always_in_the_prompt(script: list[dict[str, Any]], low
             assert msgspec.json.decode(prompt[-1])["content"] == one["answer"]
 
     asyncio.run(play())
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.integers(-12, 4), min_size=1, max_size=40),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.sampled_from(["stepped", "last_n"]),
+)
+def test_newest_turns_are_in_the_prompt_of_every_branch(
+    moves: list[int], low: int, more: int, policy: Literal["stepped", "last_n"]
+) -> None:
+    """An edit or a regeneration anywhere, above the cut or just behind it, shows enough turns."""
+    table = Table(WindowRule(policy=policy, min_turns=low, max_turns=low + more))
+    least = low if policy == "stepped" else low + more
+
+    async def play() -> None:
+        told: list[dict[str, Any]] = []
+        for number, move in enumerate(moves):
+            kept = told if move >= 0 else told[: max(0, len(told) // 2 + move) * 2]
+            sent = [*kept, {"role": "user", "content": f"question {number}"}]
+            # Without an assistant message it is not a dialogue to align but a new message.
+            if kept == [] and told:
+                continue
+            said = {"role": "assistant", "content": f"answer {number}"}
+            await table.say(sent, said)
+            cut, prompt = table.prompts[-1]
+            older = len(kept) // 2
+            assert min(older, least) <= turns_in(prompt) - 1 <= low + more
+            assert [msgspec.json.decode(one) for one in prompt] == [*sent, said][cut * 2 :]
+            told = [*sent, said]
+
+    asyncio.run(play())
+
+
+async def test_regenerating_right_after_a_cut_asks_with_the_very_same_prompt() -> None:
+    """The cut goes back to where it was when the answer was made, so that its KV is still of use."""
+    table = Table(WindowRule(min_turns=2, max_turns=4))
+    told: list[dict[str, Any]] = []
+    for number in range(5):
+        told.append({"role": "user", "content": f"question {number}"})
+        await table.say(told[-1:], {"role": "assistant", "content": f"answer {number}"})
+        told.append({"role": "assistant", "content": f"answer {number}"})
+    stored = await table.store.load(KEY)
+    await table.say(told[:-1], {"role": "assistant", "content": "another answer"})
+
+    assert stored is not None
+    assert stored.cut == 3
+    assert table.prompts[-1][1][:-1] == table.prompts[-2][1][:-1]
 
 
 @settings(max_examples=40, deadline=None)
@@ -160,3 +213,31 @@ async def test_tool_call_and_result_are_one_turn() -> None:
     assert stored is not None
     assert stored.turn_count == 1
     assert len((await table.store.read(KEY, 0, 1))[0].messages) == 4
+
+
+async def test_restart_on_an_idle_conversation_merges_no_old_broken_turn() -> None:
+    """Only a turn that this message interrupted is answered together with it."""
+    table = Table(WindowRule())
+    broken = await table.open([{"role": "user", "content": "Tell me a story."}])
+    await broken.commit(Answer(message=answer({"content": "Once"}), reply=Reply(), status="incomplete"))
+
+    later = await table.open([{"role": "user", "content": "Good morning."}], on_busy="restart")
+
+    roles = [msgspec.json.decode(message)["role"] for message in later.prompt.messages]
+    assert roles == ["user", "assistant", "user"]
+
+
+async def test_an_interrupted_turn_is_answered_together_with_its_interruption() -> None:
+    """With as many older turns as any other prompt has, though the broken turn had moved the cut."""
+    table = Table(WindowRule(min_turns=2, max_turns=4))
+    for number in range(4):
+        await table.say([{"role": "user", "content": f"question {number}"}], {"content": "answer"})
+    first = await table.open([{"role": "user", "content": "one"}])
+    second = asyncio.create_task(table.open([{"role": "user", "content": "two"}], on_busy="restart"))
+    await asyncio.sleep(0)
+    await first.commit(Answer(message=answer({"content": "half an"}), reply=Reply(), status="incomplete"))
+
+    turn = await second
+
+    said = [msgspec.json.decode(message)["content"] for message in turn.prompt.messages]
+    assert said == [*(word for n in range(4) for word in (f"question {n}", "answer")), "one", "two"]
