@@ -68,6 +68,19 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
+class Memory(msgspec.Struct, frozen=True, array_like=True):
+    """One version of what is remembered of the turns that leave the window. A version never changes."""
+
+    covers_to: int
+    """How many turns of the dialogue it covers, all those before included."""
+    version: int
+    """Counted per conversation, from 1."""
+    summary: str
+    facts: tuple[str, ...] = ()
+    at: float = 0.0
+    """Unix seconds."""
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """Everything remembered under one id but the turns themselves."""
 
@@ -80,10 +93,11 @@ class Conversation(msgspec.Struct, frozen=True):
     turn_count: int = 0
     """All turns of the active branch, those out of the window included."""
     cut: int = 0
-    """How many of them have left the window; only moves forward within a branch."""
-    summary: bytes = b""
-    covers_to: int = 0
-    """How many turns the summary covers."""
+    """How many of them have left the window; only moves forward while turns are added."""
+    memories: tuple[Memory, ...] = ()
+    """The newest versions, oldest first: the one that the window shows, and perhaps one for the next cut."""
+    memory_version: int = 0
+    """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0
     binding: Binding | None = None
     created_at: float = 0.0

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from history.conversation import Conversation, ConversationKey, Lease, Turn
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Turn
 from history.errors import ConversationErased, ConversationNotFound, LeaseLost
-from history.ports import Begun, Busy, Change, Claim, Missing, Renewal
+from history.ports import Begun, Busy, Change, Claim, Learned, Missing, Renewal
 from history.store_rules import (
     COMMITS_REMEMBERED,
     GRAVE_MS,
+    MEMORIES_KEPT,
     TICKET_MS,
     check_claim,
     check_key,
     check_user,
+    is_stale,
+    kept_memories,
     moved_cut,
 )
 
@@ -124,6 +127,32 @@ class MemoryStore:
         kept.free()
         return kept.conversation
 
+    async def remember(self, key: ConversationKey, learned: Learned) -> bool:
+        """Add a version of the memory; False if it no longer fits."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None:
+            return False
+        before = kept.conversation
+        covered = kept.turns[learned.start : learned.memory.covers_to]
+        if is_stale(before, learned, [turn.digests for turn in covered]):
+            return False
+        kept.conversation = replace(
+            before,
+            memories=(*before.memories, learned.memory)[-MEMORIES_KEPT:],
+            memory_version=before.memory_version + 1,
+        )
+        return True
+
+    async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
+        """Say where the KV lies now, unless turns were written meanwhile."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None or kept.conversation.turn_count != turn_count:
+            return False
+        kept.conversation = replace(kept.conversation, binding=binding)
+        return True
+
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""
         kept = self._kept.get(key)
@@ -217,6 +246,7 @@ def _begun(kept: _Kept, claim: Claim) -> Begun:
 
 
 def _changed(before: Conversation, change: Change, cut: int, turn_count: int, branches: int) -> Conversation:
+    memories = kept_memories(before, change)
     return replace(
         before,
         user=before.user if change.user is None else change.user,
@@ -226,6 +256,8 @@ def _changed(before: Conversation, change: Change, cut: int, turn_count: int, br
         turn_count=turn_count,
         cut=cut,
         branches=branches,
+        memories=memories,
+        memory_version=before.memory_version + (memories != before.memories),
         binding=before.binding if change.binding is None else change.binding,
         updated_at=change.at,
     )

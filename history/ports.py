@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from history.conversation import Binding, Conversation, ConversationKey, Lease, Turn
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -68,6 +68,18 @@ class Change(msgspec.Struct, frozen=True):
     binding: Binding | None = None
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """A new version of the memory, and of what it was made."""
+
+    memory: Memory
+    expected_version: int
+    """`Conversation.memory_version` when it was begun."""
+    start: int
+    """The first turn it was made of; those before were in the version before."""
+    digests: bytes
+    """The digests of turns `start` to `memory.covers_to`, joined: what it says must still be so."""
+
+
 class Renewal(msgspec.Struct, frozen=True):
     """`held`: the lease is still ours and was extended. `interrupted`: somebody asks us to stop."""
 
@@ -96,6 +108,16 @@ class ConversationStore(Protocol):
         nobody after it, still commits. Idempotent for a repeated call with the same lease: a commit whose
         answer got lost in the network may be sent again and changes nothing the second time.
         """
+
+    async def remember(self, key: ConversationKey, learned: Learned) -> bool:
+        """Add a version of the memory, without the lease: turns may be written meanwhile.
+
+        False, and nothing is changed, if it no longer fits: the turns it was made of are others now, another
+        version came first, or the conversation is gone. The cut stays; the next commit moves it.
+        """
+
+    async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
+        """Say where the KV lies now, unless turns were written meanwhile; whether it was said."""
 
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""

@@ -1,21 +1,25 @@
 """How turns and conversations look in Redis: msgpack for turns and bindings, plain text for the rest."""
 
+import struct
 from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
-from history.conversation import Binding, Conversation, Turn
+from history.conversation import Binding, Conversation, Memory, Turn
 from history.errors import StoreFault
 from history.ports import Change
 from history.redis_keys import decode_id, encode_id
 
 _Record = TypeVar("_Record")
 
+_VERSION_HEAD = struct.Struct(">II")
+
 _encode = msgspec.msgpack.Encoder().encode
 _turn = msgspec.msgpack.Decoder(Turn)
 _turns = msgspec.msgpack.Decoder(tuple[Turn, ...])
 _branch = msgspec.msgpack.Decoder(tuple[int, tuple[Turn, ...]])
+_memory = msgspec.msgpack.Decoder(Memory)
 _binding = msgspec.msgpack.Decoder(Binding)
 
 
@@ -41,7 +45,7 @@ def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
 
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
-    (user, character, persona, epoch, turn_count, cut, summary, covers_to, branches, *rest) = fields
+    (user, character, persona, epoch, turn_count, cut, memories, memory_version, branches, *rest) = fields
     binding, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
@@ -50,13 +54,26 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         epoch=int(epoch or 0),
         turn_count=int(turn_count or 0),
         cut=int(cut or 0),
-        summary=summary or b"",
-        covers_to=int(covers_to or 0),
+        memories=_memories(memories or b""),
+        memory_version=int(memory_version or 0),
         branches=int(branches or 0),
         binding=_decoded(_binding, binding) if binding else None,
         created_at=float(created_at or 0),
         updated_at=float(updated_at or 0),
     )
+
+
+def encode_memory(memory: Memory) -> bytes:
+    """One version: how many turns it covers and how long it is, 4 bytes each, so that a script can sort
+    versions out without reading them; then its record.
+    """
+    record = _encode(memory)
+    return _VERSION_HEAD.pack(memory.covers_to, len(record)) + record
+
+
+def encode_binding(binding: Binding) -> bytes:
+    """The field `binding`."""
+    return _encode(binding)
 
 
 def changed_fields(change: Change) -> list[bytes]:
@@ -69,8 +86,19 @@ def changed_fields(change: Change) -> list[bytes]:
     if change.persona is not None:
         fields += (b"persona", change.persona)
     if change.binding is not None:
-        fields += (b"binding", _encode(change.binding))
+        fields += (b"binding", encode_binding(change.binding))
     return fields
+
+
+def _memories(blob: bytes) -> tuple[Memory, ...]:
+    found: list[Memory] = []
+    at = 0
+    while at + _VERSION_HEAD.size <= len(blob):
+        _, length = _VERSION_HEAD.unpack_from(blob, at)
+        at += _VERSION_HEAD.size
+        found.append(_decoded(_memory, blob[at : at + length]))
+        at += length
+    return tuple(found)
 
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[_Record]", data: bytes) -> _Record:

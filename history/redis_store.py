@@ -5,11 +5,12 @@ sent twice without harm: a writer is known by its owner, a commit by its fence, 
 Time is the server's, so that gateways with different clocks agree on who holds a lease.
 """
 
+import hashlib
 from typing import Any
 
-from history.conversation import SCHEMA_VERSION, Conversation, ConversationKey, Lease, Turn
+from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Turn
 from history.errors import ConversationErased, ConversationNotFound, LeaseLost, StoreFault
-from history.ports import Begun, Busy, Change, Claim, Missing, Renewal
+from history.ports import Begun, Busy, Change, Claim, Learned, Missing, Renewal
 from history.redis_keys import conversation_keys, decode_id, encode_id, user_keys
 from history.redis_link import Argument, RedisLink, Script, load_script
 from history.redis_records import (
@@ -18,18 +19,24 @@ from history.redis_records import (
     decode_conversation,
     decode_turn,
     decode_turns,
+    encode_binding,
+    encode_memory,
     encode_turn,
 )
 from history.store_rules import (
     COMMITS_REMEMBERED,
     GRAVE_MS,
+    MEMORIES_KEPT,
     TICKET_MS,
     check_claim,
     cut_refused,
     keep_refused,
 )
 
-_ON_CONVERSATIONS = ("begin", "renew", "commit", "release", "leave", "read", "load", "branch", "erase")
+_ON_CONVERSATIONS = (
+    *("begin", "renew", "commit", "release", "leave", "remember", "rebind"),
+    *("read", "load", "branch", "erase"),
+)
 _ON_USERS = ("register", "bury")
 
 
@@ -100,6 +107,24 @@ class RedisStore:
         if status == b"done":
             return decode_conversation(rest[0])
         raise _commit_refused(status, rest, change)
+
+    async def remember(self, key: ConversationKey, learned: Learned) -> bool:
+        """Add a version of the memory; False if it no longer fits."""
+        keys = conversation_keys(key)
+        covered = hashlib.sha1(learned.digests, usedforsecurity=False).hexdigest()
+        (status,) = await self._run(
+            "remember",
+            (keys.meta, keys.digests),
+            *(learned.expected_version, learned.start, learned.memory.covers_to, covered),
+            *(encode_memory(learned.memory), MEMORIES_KEPT),
+        )
+        return bool(status == b"kept")
+
+    async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
+        """Say where the KV lies now, unless turns were written meanwhile."""
+        keys = conversation_keys(key)
+        (status,) = await self._run("rebind", (keys.meta,), turn_count, encode_binding(binding))
+        return bool(status == b"kept")
 
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""

@@ -4,10 +4,11 @@ The Lua scripts of the Redis store follow the same rules; the contract suite hol
 """
 
 import re
+from collections.abc import Sequence
 
-from history.conversation import Conversation, ConversationKey
+from history.conversation import Conversation, ConversationKey, Memory
 from history.errors import InvalidMessages
-from history.ports import Change, Claim
+from history.ports import Change, Claim, Learned
 
 TICKET_MS = 3_000
 """A ticket not renewed for this long is dropped, so ask again well before."""
@@ -17,6 +18,9 @@ GRAVE_MS = 86_400_000
 
 COMMITS_REMEMBERED = 8
 """How many of the newest commits may be sent again without effect."""
+
+MEMORIES_KEPT = 4
+"""How many versions of its memory a conversation keeps: enough for a branch a few cuts back."""
 
 MAX_ID_CHARS = 256
 
@@ -75,3 +79,19 @@ def moved_cut(conversation: Conversation, change: Change) -> int:
     if change.keep < conversation.turn_count:
         return min(conversation.cut, change.keep) if change.cut is None else change.cut
     return conversation.cut if change.cut is None else max(conversation.cut, change.cut)
+
+
+def kept_memories(conversation: Conversation, change: Change) -> tuple[Memory, ...]:
+    """The versions that are still true after the change: those that cover no turn it replaces."""
+    return tuple(one for one in conversation.memories if one.covers_to <= change.keep)
+
+
+def is_stale(conversation: Conversation, learned: Learned, digests: Sequence[bytes]) -> bool:
+    """Whether a version was overtaken. `digests` are those stored for the turns it was made of."""
+    newest = conversation.memories[-1].covers_to if conversation.memories else 0
+    covers_to = learned.memory.covers_to
+    return (
+        learned.expected_version != conversation.memory_version
+        or not newest < covers_to <= conversation.turn_count
+        or b"".join(digests) != learned.digests
+    )

@@ -15,7 +15,7 @@ if refusal then
   return refusal
 end
 local stored = redis.call(
-  'HMGET', meta, 'owner', 'fence', 'erased', 'done', 'turn_count', 'cut', 'branches', 'created_at'
+  'HMGET', meta, 'owner', 'fence', 'erased', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories'
 )
 local erased, done = tonumber(stored[3] or 0), stored[4] or ','
 local old_count, old_cut, branch_count = tonumber(stored[5] or 0), tonumber(stored[6] or 0), tonumber(stored[7] or 0)
@@ -42,6 +42,12 @@ if keep < old_count then
     branch_count = branch_count + 1
     local replaced = packed(redis.call('LRANGE', turns, keep, -1))
     redis.call('HSET', branches, branch_count, struct.pack('>BBI4', 0x92, 0xce, keep) .. replaced)
+  end
+  local blob = stored[9] or ''
+  local still_true = joined_versions(memory_versions(blob), keep, #blob)
+  if still_true ~= blob then
+    redis.call('HSET', meta, 'memories', still_true)
+    redis.call('HINCRBY', meta, 'memory_version', 1)
   end
   if keep == 0 then
     redis.call('UNLINK', turns, digests)

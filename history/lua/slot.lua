@@ -3,7 +3,7 @@
 
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
-  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'summary', 'covers_to', 'branches',
+  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'memory_version', 'branches',
   'binding', 'created_at', 'updated_at',
 }
 
@@ -28,6 +28,28 @@ end
 -- Values that are msgpack already, as one msgpack array: one string to parse instead of hundreds.
 local function packed(values)
   return struct.pack('>BI4', 0xdd, #values) .. table.concat(values)
+end
+
+-- Versions of the memory, oldest first, as they stand in their field: -> { { covers_to, bytes }, ... }
+local function memory_versions(blob)
+  local found, at = {}, 1
+  while at + 8 <= #blob do
+    local covers_to, length = struct.unpack('>I4I4', string.sub(blob, at, at + 7))
+    found[#found + 1] = { covers_to = covers_to, bytes = string.sub(blob, at, at + 7 + length) }
+    at = at + 8 + length
+  end
+  return found
+end
+
+-- The newest `kept` of the versions that cover at most `covers_to` turns, as they stand in their field.
+local function joined_versions(versions, covers_to, kept)
+  local fit = {}
+  for _, version in ipairs(versions) do
+    if version.covers_to <= covers_to then
+      fit[#fit + 1] = version.bytes
+    end
+  end
+  return table.concat(fit, '', math.max(1, #fit - kept + 1))
 end
 
 -- A turn must not outlive its conversation: give keys that are about to expire the time that it needs.

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from history.conversation import Binding, ConversationKey, Lease
+from history.conversation import Binding, ConversationKey, Lease, Memory
 from history.errors import HistoryError
 from history.memory_store import MemoryStore
-from history.ports import Begun, Busy, Change, Claim, ConversationStore
+from history.ports import Begun, Busy, Change, Claim, ConversationStore, Learned
 from history.redis_store import RedisStore
 from tests.contract.store_stage import age, turn
 
@@ -55,7 +55,8 @@ commands = st.sampled_from(
         *["begin"] * 8,
         *["turn"] * 5,
         *["fitting", "renew", "release", "pass"] * 3,
-        *["commit", "repeat", "leave", "register"] * 2,
+        *["remember"] * 4,
+        *["commit", "repeat", "leave", "register", "rebind"] * 2,
         *["read", "branch", "conversations_of", "erase", "erase_user"],
     ]
 ).flatmap(lambda name: st.tuples(st.just(name), *ARGUMENTS[name]))
@@ -71,6 +72,18 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "erase": (places,),
     "read": (places, small, small),
     "branch": (places, small),
+    "remember": (
+        places,
+        st.sampled_from([0, 0, 0, 1]),
+        st.integers(0, 4),
+        small,
+        st.sampled_from([b"", b"", b"x"]),
+    ),
+    "rebind": (
+        places,
+        st.builds(Binding, node=st.just("m"), prefix=st.just(b"1"), tokens=small, at=st.just(1.5)),
+        small,
+    ),
     "register": (places, users),
     "conversations_of": (users,),
     "erase_user": (users,),
@@ -102,18 +115,42 @@ class Pair:
             for each in self.keys:
                 await age(self.raw, each, rest[0])
             return None, None
-        if name == "register":
-            return await self.both(lambda store: store.register(key.tenant, rest[0], key))
-        if name == "turn":
-            answers = await self.obey("begin", place, rest[0])
-            began = isinstance(answers[0], Begun) and answers[0] == answers[1]
-            return await self.obey("fitting", place, rest[1]) if began else answers
+        own = {"register": self.register, "remember": self.remember, "rebind": self.rebind, "turn": self.turn}
+        if name in own:
+            return await own[name](place, *rest)
         if name in ("commit", "repeat", "fitting", "renew", "release"):
             return await self.with_lease(name, place, rest)
         answers = await self.both(lambda store: getattr(store, name)(key, *rest))
         if isinstance(answers[0], Begun):
             self.granted[place].append(answers[0].lease)
         return answers
+
+    async def turn(self, place: int, claim: Claim, change: Change) -> tuple[Any, Any]:
+        answers = await self.obey("begin", place, claim)
+        began = isinstance(answers[0], Begun) and answers[0] == answers[1]
+        return await self.obey("fitting", place, change) if began else answers
+
+    async def register(self, place: int, user: str) -> tuple[Any, Any]:
+        key = self.keys[place]
+        return await self.both(lambda store: store.register(key.tenant, user, key))
+
+    async def rebind(self, place: int, binding: Binding, turn_count: int) -> tuple[Any, Any]:
+        return await self.both(lambda store: store.rebind(self.keys[place], binding, turn_count=turn_count))
+
+    async def remember(
+        self, place: int, late: int, back: int, covers_to: int, wrong: bytes
+    ) -> tuple[Any, Any]:
+        """A version that is made of what is there, or of something else."""
+        key = self.keys[place]
+        conversation = await self.memory.load(key)
+        version = (conversation.memory_version if conversation else 0) - late
+        start = max(0, covers_to - back)
+        made_of = b"".join(one.digests for one in await self.memory.read(key, start, covers_to))
+        memory = Memory(
+            covers_to=max(0, covers_to), version=version + 1, summary="\u8bb0", facts=("f",), at=0.5
+        )
+        learned = Learned(memory=memory, expected_version=version, start=start, digests=made_of + wrong)
+        return await self.both(lambda store: store.remember(key, learned))
 
     async def with_lease(self, name: str, place: int, rest: list[Any]) -> tuple[Any, Any]:
         """A command of a writer, who may long have lost its lease."""

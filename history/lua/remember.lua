@@ -1,0 +1,28 @@
+-- Add a version of the memory, if what it was made of is still so.
+-- KEYS: meta digests    ARGV: schema expected_version start covers_to sha1 version kept
+-- -> kept | stale | newer version
+local meta, digests = unpack(KEYS)
+local expected, start, covers_to = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local refusal = newer_schema(meta)
+if refusal then
+  return refusal
+end
+local stored = redis.call('HMGET', meta, 'created_at', 'turn_count', 'memories', 'memory_version')
+if not stored[1] or tonumber(stored[4] or 0) ~= expected then
+  return { 'stale' }
+end
+local versions = memory_versions(stored[3] or '')
+local newest = #versions > 0 and versions[#versions].covers_to or 0
+if covers_to <= newest or covers_to > tonumber(stored[2]) then
+  return { 'stale' }
+end
+local covered = table.concat(redis.call('LRANGE', digests, start, covers_to - 1))
+if redis.sha1hex(covered) ~= ARGV[5] then
+  return { 'stale' }
+end
+versions[#versions + 1] = { covers_to = covers_to, bytes = ARGV[6] }
+redis.call(
+  'HSET', meta, 'memories', joined_versions(versions, covers_to, tonumber(ARGV[7])), 'memory_version', expected + 1
+)
+return { 'kept' }
