@@ -30,12 +30,13 @@ from gateway.settings import History
 from gateway.telemetry import Telemetry
 from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
-from history.dialogue import Answer, Ask, Dialogues, OpenTurn, Replay
+from history.dialogue import Dialogues, Replay
 from history.errors import HistoryError, InvalidMessages, LeaseLost
 from history.incoming import Incoming, read_incoming
 from history.lease_keeper import Stop
 from history.message import Message
 from history.message import answer as answer_message
+from history.open_turn import Answer, Ask, OpenTurn
 
 log = structlog.get_logger()
 

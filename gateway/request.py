@@ -12,7 +12,7 @@ import msgspec
 import xxhash
 
 from gateway.errors import BadRequest
-from history.dialogue import OnBusy
+from history.rules import OnBusy
 
 Fields = dict[str, msgspec.Raw]
 HistoryUse = Literal["on", "off"]

@@ -12,7 +12,7 @@ from gateway.routing.choice import Decision
 from gateway.routing.prefix import PrefixChain, expected_tokens
 from gateway.routing.router import Router
 from gateway.telemetry import CacheKey, Phase, Score
-from history.dialogue import OpenTurn
+from history.open_turn import OpenTurn
 
 _BYTES_PER_TOKEN = 4
 """Where no usage tells better. English text; a guess is enough to compare nodes."""

@@ -11,7 +11,7 @@ import msgspec
 from gateway.nodes.connection import Patience
 from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
-from history.dialogue import DialogueRules
+from history.rules import DialogueRules
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,11 +4,13 @@ The stores, `memory_store` and `redis_store`, are imported by name where a proce
 """
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Reply, Turn
-from history.dialogue import Answer, Ask, DialogueRules, Dialogues, OpenTurn, Replay
+from history.dialogue import Dialogues, Replay
 from history.incoming import Incoming, read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.message import answer
+from history.open_turn import Answer, Ask, Ended, OpenTurn
 from history.ports import ConversationStore
+from history.rules import DialogueRules
 from history.window import WindowRule
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "ConversationStore",
     "DialogueRules",
     "Dialogues",
+    "Ended",
     "Incoming",
     "Lease",
     "LeaseKeeper",

@@ -6,57 +6,21 @@ dialogue's length.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import msgspec
 
-from history.conversation import (
-    Binding,
-    Conversation,
-    ConversationKey,
-    Lease,
-    Reply,
-    Status,
-    Turn,
-    token_estimate,
-)
+from history.compaction import free, settled
+from history.conversation import Conversation, ConversationKey, Lease, Turn
 from history.errors import ConversationBusy, ConversationMismatch, ConversationNotFound
-from history.incoming import Draft, Incoming, NeedTurn, Plan, plan_dialogue, plan_new
-from history.lease_keeper import LeaseKeeper, Stop
-from history.message import Message
+from history.incoming import Incoming, NeedTurn, Plan, plan_dialogue, plan_new
+from history.lease_keeper import LeaseKeeper
+from history.open_turn import Ask, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
-from history.prompt import Prompt, build
+from history.rules import DialogueRules
 from history.waiting_line import WaitingLine
-from history.window import WindowRule, advance, branch_cut, exceeds_ceiling
-
-OnBusy = Literal["queue", "restart", "reject"]
-
-
-class DialogueRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How turns are taken. Times are in seconds."""
-
-    window: WindowRule = WindowRule()
-    on_busy: OnBusy = "queue"
-    queue_limit: int = 16
-    """Messages that may wait for one conversation; the next one is refused."""
-    queue_wait_s: float = 120.0
-    lease_s: float = 5.0
-    """A gateway that died frees its conversations after this."""
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """One request's wishes towards its conversation."""
-
-    owner: str
-    on_stop: Callable[[Stop], None]
-    on_busy: OnBusy
-    must_exist: bool = False
-    idempotency_key: str = ""
-    body_hash: bytes = b""
-    is_retry: bool = False
-    user: str = ""
-    character: str = ""
+from history.window import branch_cut
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -65,28 +29,29 @@ class Replay(msgspec.Struct, frozen=True):
     turn: Turn
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a model said: the message, what surrounds it, and where its KV lies now."""
-
-    message: Message | None
-    reply: Reply
-    binding: Binding | None = None
-    status: Status = "complete"
-
-
 class Dialogues:
-    """All dialogues behind one store, under one set of rules."""
+    """All dialogues behind one store, under one set of rules.
+
+    `retention_s`: the KV of a conversation that was silent for so long is gone from its node.
+    """
 
     def __init__(
-        self, store: ConversationStore, keeper: LeaseKeeper, rules: DialogueRules, clock: Callable[[], float]
+        self,
+        store: ConversationStore,
+        keeper: LeaseKeeper,
+        rules: DialogueRules,
+        clock: Callable[[], float],
+        *,
+        retention_s: float = math.inf,
     ) -> None:
         self._store = store
         self._keeper = keeper
         self._rules = rules
         self._clock = clock
+        self._retention_s = retention_s
         self._line = WaitingLine()
 
-    async def open(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> "OpenTurn | Replay":
+    async def open(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> OpenTurn | Replay:
         """Take the lease (waiting in line if need be) and lay out the prompt.
 
         Raises the `CallerFault` that fits, or `StoreUnavailable`; nothing is held then.
@@ -100,13 +65,13 @@ class Dialogues:
             if begun.is_new and ask.user:
                 await self._store.register(key.tenant, ask.user, key)
             plan = await self._plan(key, begun, incoming, interrupted=waited and ask.on_busy == "restart")
-            turn = await self._lay_out(key, begun, plan, incoming, ask)
+            layout = await self._lay_out(key, begun, plan, incoming, ask)
         except BaseException:
             await self._store.release(key, begun.lease)
             self._line.wake(key)
             raise
         self._keeper.hold(key, begun.lease, ask.on_stop)
-        return turn
+        return OpenTurn(self, self._rules, self._clock, key=key, lease=begun.lease, layout=layout)
 
     async def _claim(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> tuple[Begun, bool]:
         """The lease, and whether somebody had to finish first."""
@@ -148,31 +113,31 @@ class Dialogues:
 
     async def _lay_out(
         self, key: ConversationKey, begun: Begun, plan: Plan, incoming: Incoming, ask: Ask
-    ) -> "OpenTurn":
-        conversation, rule = begun.conversation, self._rules.window
-        cut = conversation.cut
-        if plan.is_branch:
-            cut = branch_cut(cut, plan.keep, rule)
+    ) -> Layout:
+        conversation, window = begun.conversation, self._rules.window
+        cut = branch_cut(conversation.cut, plan.keep, window) if plan.is_branch else conversation.cut
         stored = begun.turns[: max(0, plan.keep - conversation.cut)]
         if cut < conversation.cut:
             stored = (*await self._store.read(key, cut, min(plan.keep, conversation.cut)), *stored)
         turns = (*stored, *plan.adopted)
-        moved = advance(cut, _tokens(turns, rule), rule)
-        persona = incoming.persona.json if incoming.persona else conversation.persona
-        return OpenTurn(
-            dialogues=self,
-            key=key,
-            lease=begun.lease,
+        memories = tuple(one for one in conversation.memories if one.covers_to <= plan.keep)
+        moved = settled(cut, sizes_of(turns, window), memories, window, self._rules.compaction)
+        if self._is_cold(conversation):
+            moved = free(moved, cut + len(turns) - moved, memories, window, self._rules.compaction)
+        return Layout(
             ask=ask,
-            layout=Layout(
-                conversation=conversation,
-                plan=plan,
-                cut=moved,
-                persona=persona,
-                turns=turns[moved - cut :],
-                is_new=begun.is_new,
-            ),
+            conversation=conversation,
+            plan=plan,
+            cut=moved,
+            persona=incoming.persona.json if incoming.persona else conversation.persona,
+            turns=turns[moved - cut :],
+            memories=memories,
+            is_new=begun.is_new,
         )
+
+    def _is_cold(self, conversation: Conversation) -> bool:
+        binding = conversation.binding
+        return binding is not None and self._clock() - binding.at > self._retention_s
 
     async def _plan(
         self, key: ConversationKey, begun: Begun, incoming: Incoming, *, interrupted: bool
@@ -199,121 +164,22 @@ class Dialogues:
         assert isinstance(plan, Plan)
         return plan
 
-    async def commit(self, turn: "OpenTurn", change: Change) -> Conversation:
+    async def write(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write a turn and let the next one in. For `OpenTurn`."""
         # From here on the answer is whole: nobody may stop it any more, and the lease outlasts one call.
-        self._keeper.drop(turn.lease.owner)
+        self._keeper.drop(lease.owner)
         try:
-            return await self._store.commit(turn.key, turn.lease, change)
+            return await self._store.commit(key, lease, change)
         finally:
-            self._line.wake(turn.key)
+            self._line.wake(key)
 
-    async def release(self, turn: "OpenTurn") -> None:
+    async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Let the next one in without writing. For `OpenTurn`."""
-        self._keeper.drop(turn.lease.owner)
+        self._keeper.drop(lease.owner)
         try:
-            await self._store.release(turn.key, turn.lease)
+            await self._store.release(key, lease)
         finally:
-            self._line.wake(turn.key)
-
-    def now(self) -> float:
-        """Unix seconds, by the clock these dialogues were given."""
-        return self._clock()
-
-    @property
-    def window(self) -> WindowRule:
-        """The rule that cuts are made by."""
-        return self._rules.window
-
-
-class Layout(msgspec.Struct, frozen=True):
-    """What a prompt was made of, and what a commit needs of it."""
-
-    conversation: Conversation
-    plan: Plan
-    cut: int
-    persona: bytes
-    turns: tuple[Turn, ...]
-    is_new: bool
-
-    def prompt(self) -> Prompt:
-        """The messages for the engine."""
-        return build(self.persona, self.turns, self.plan.draft.messages)
-
-
-class OpenTurn:
-    """A turn whose answer is being written. Ends by `commit` or `release`, exactly once."""
-
-    def __init__(
-        self, *, dialogues: Dialogues, key: ConversationKey, lease: Lease, ask: Ask, layout: Layout
-    ) -> None:
-        self._dialogues = dialogues
-        self._ask = ask
-        self.key = key
-        self.lease = lease
-        self.layout = layout
-        self.prompt = layout.prompt()
-
-    async def commit(self, answer: Answer) -> Conversation:
-        """Store the turn with its answer. Raises `LeaseLost`, `ConversationErased`, `StoreUnavailable`."""
-        return await self._dialogues.commit(self, self._change(answer))
-
-    async def release(self) -> None:
-        """Forget the turn: nothing is stored."""
-        await self._dialogues.release(self)
-
-    def exceeds_ceiling(self) -> bool:
-        """Whether the ceiling showed fewer turns than `min_turns`."""
-        rule = self._dialogues.window
-        return exceeds_ceiling(_tokens(self.layout.turns, rule), rule)
-
-    def _change(self, answer: Answer) -> Change:
-        layout, ask, now = self.layout, self._ask, self._dialogues.now()
-        turn = self._turn(answer, now)
-        # A turn that waits for its tool's result is not complete, and does not push another one out.
-        complete = layout.turns if turn.status == "open" else (*layout.turns, turn)
-        rule = self._dialogues.window
-        new_persona = layout.persona != layout.conversation.persona
-        return Change(
-            keep=layout.plan.keep,
-            append=(*layout.plan.adopted, turn),
-            at=now,
-            save_branch=layout.plan.is_branch,
-            cut=advance(layout.cut, _tokens(complete, rule), rule),
-            persona=layout.persona if new_persona else None,
-            new_epoch=new_persona and not layout.is_new,
-            user=ask.user if layout.is_new else None,
-            character=ask.character if layout.is_new else None,
-            binding=answer.binding,
-        )
-
-    def _turn(self, answer: Answer, now: float) -> Turn:
-        draft, spoken = self.layout.plan.draft, answer.message
-        messages = draft.messages if spoken is None else (*draft.messages, spoken.json)
-        waits_for_tool = spoken is not None and spoken.calls_tools and answer.status == "complete"
-        return Turn(
-            messages=messages,
-            digests=draft.digests if spoken is None else draft.digests + spoken.digest,
-            tokens=_share(answer.reply, draft, self.prompt.messages),
-            at=now,
-            status="open" if waits_for_tool else answer.status,
-            idempotency_key=self._ask.idempotency_key,
-            body_hash=self._ask.body_hash,
-            reply=answer.reply,
-        )
-
-
-def _tokens(turns: Sequence[Turn], rule: WindowRule) -> list[int]:
-    """What each turn costs; nobody counts where no ceiling asks."""
-    return [token_estimate(turn) for turn in turns] if rule.max_tokens else [0] * len(turns)
-
-
-def _share(reply: Reply, draft: Draft, prompt: Sequence[bytes]) -> int:
-    """A turn's tokens: its share of the prompt by bytes, and its answer. 0 where no usage came."""
-    size = sum(map(len, prompt))
-    if not reply.prompt_tokens or not size:
-        return 0
-    return round(reply.prompt_tokens * sum(map(len, draft.messages)) / size) + reply.completion_tokens
+            self._line.wake(key)
 
 
 def _replay(turns: Sequence[Turn], ask: Ask) -> Replay | None:

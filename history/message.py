@@ -1,8 +1,9 @@
 """One chat message: what is kept of it, and what the client could see of it.
 
-A message is kept as compact JSON with its nulls dropped, and that text goes into every later prompt
-unchanged. Two messages are *the same to the client* when their visible forms agree: clients drop nulls
-and empty fields, join text parts and re-encode tool arguments when they send a dialogue back.
+A message is kept as compact JSON with its nulls dropped and, from users and tools, without a template's
+control tokens, and that text goes into every later prompt unchanged. Two messages are *the same to the
+client* when their visible forms agree: clients drop nulls and empty fields, join text parts and re-encode
+tool arguments when they send a dialogue back.
 """
 
 import contextlib
@@ -13,12 +14,15 @@ import msgspec
 import xxhash
 
 from history.errors import InvalidMessages
+from history.neutral import neutral
 
 DIGEST_SIZE = 16
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PERSONA_ROLES = frozenset({"system", "developer"})
 _MAX_MESSAGES = 20_000
+# Engines read control tokens inside a content as their own; a user or a tool must not be able to write them.
+_SPOKEN_FROM_OUTSIDE = frozenset({"user", "tool", "function"})
 # What an engine adds to an assistant message and a client neither sends back nor is asked to.
 _NOT_SENT_BACK = frozenset({"reasoning", "reasoning_content", "refusal", "annotations", "audio"})
 
@@ -58,6 +62,8 @@ def message(fields: dict[str, Any], position: int = 0) -> Message:
         raise InvalidMessages(f"role must be one of {expected}", param=f"messages[{position}].role")
     _check_content(fields, position)
     kept = {name: value for name, value in fields.items() if value is not None and value != []}
+    if role in _SPOKEN_FROM_OUTSIDE:
+        kept["content"] = _neutral(kept.get("content"))
     return Message(
         role=role,
         json=_encode(kept),
@@ -77,6 +83,14 @@ def answer(fields: dict[str, Any]) -> Message:
     if kept.get("content") is None and not (kept.get("tool_calls") or kept.get("function_call")):
         kept["content"] = ""
     return message(kept)
+
+
+def text_of(json: bytes) -> str:
+    """What a stored message says in words; parts that are no text are left out."""
+    content = _decode_any(json).get("content")
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if _is_text(part))
+    return content or ""
 
 
 def is_persona(candidate: Message) -> bool:
@@ -114,6 +128,12 @@ def _joined(content: Any) -> Any:
     if isinstance(content, list) and all(_is_text(part) for part in content):
         return "".join(part["text"] for part in content)
     return content
+
+
+def _neutral(content: Any) -> Any:
+    if isinstance(content, str):
+        return neutral(content)
+    return [{**part, "text": neutral(part["text"])} if _is_text(part) else part for part in content]
 
 
 def _is_text(part: Any) -> bool:

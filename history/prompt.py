@@ -1,7 +1,7 @@
 """The prompt as the list of messages that an engine receives.
 
 Most stable first, so that everything before the new message is a prefix of the next prompt: persona,
-the window's turns verbatim, then what is new. Between two cuts prompt t is a strict prefix of prompt
+memory, the window's turns verbatim, then what is new. Between two cuts prompt t is a strict prefix of prompt
 t+1; the property test of that sentence is the most important one of this package.
 """
 
@@ -9,23 +9,32 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from history.conversation import Turn
+from history.conversation import Memory, Turn
+from history.memory import block, head
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """`messages` are JSON objects in order; the first `stable` of them were in an earlier prompt."""
+    """`messages` are JSON objects in order; the first `stable` of them were in an earlier prompt.
+
+    `parts` are the same for telling prefixes apart: persona and memory count as two, though they stand in one
+    message, since all users of a character share the persona.
+    """
 
     messages: tuple[bytes, ...]
     stable: int
+    parts: tuple[bytes, ...]
 
     def json(self) -> bytes:
         """The value of `messages` in a request body."""
         return b"[" + b",".join(self.messages) + b"]"
 
 
-def build(persona: bytes, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
-    """Lay out a prompt from the persona, the turns of the window and the messages that are new."""
-    stable: list[bytes] = [persona] if persona else []
-    for turn in turns:
-        stable.extend(turn.messages)
-    return Prompt(messages=(*stable, *new), stable=len(stable))
+def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
+    """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new."""
+    first = head(persona, memory)
+    said = [message for turn in turns for message in turn.messages]
+    said.extend(new)
+    heads = [part for part in (persona, block(memory).encode() if memory else b"") if part]
+    messages = (first, *said) if first else tuple(said)
+    stable = bool(first) + sum(len(turn.messages) for turn in turns)
+    return Prompt(messages=messages, stable=stable, parts=(*heads, *said))

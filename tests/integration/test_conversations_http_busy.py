@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from history.conversation import Conversation, ConversationKey, Lease, Reply
-from history.dialogue import Answer as TurnAnswer
-from history.dialogue import Ask, DialogueRules, Dialogues, OpenTurn
+from history.dialogue import Dialogues
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.message import answer
+from history.open_turn import Answer as TurnAnswer
+from history.open_turn import Ask, OpenTurn
 from history.ports import Change
+from history.rules import DialogueRules
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
 from tests.raw_http import Answer, RawClient, chat, request
 

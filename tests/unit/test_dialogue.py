@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from history.conversation import ConversationKey, Reply
-from history.dialogue import Answer, Ask, DialogueRules, Dialogues, OnBusy, OpenTurn
+from history.dialogue import Dialogues
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.message import answer
+from history.open_turn import Answer, Ask, OpenTurn
+from history.rules import DialogueRules, OnBusy
 from history.window import WindowRule
 
 KEY = ConversationKey(tenant="t", id="c")

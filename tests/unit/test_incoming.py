@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from history.conversation import ConversationKey, Reply
-from history.dialogue import Answer, Ask, DialogueRules, Dialogues, OpenTurn
+from history.dialogue import Dialogues
 from history.errors import ConversationMismatch, InvalidMessages
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.message import answer
+from history.open_turn import Answer, Ask, OpenTurn
+from history.rules import DialogueRules
 from history.window import WindowRule
 
 KEY = ConversationKey(tenant="t", id="c")

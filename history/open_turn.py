@@ -1,0 +1,181 @@
+"""A turn whose answer is being written: its prompt, and the change to the store once there is an answer."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from history.compaction import Stretch, due, settled, shown
+from history.conversation import (
+    Binding,
+    Conversation,
+    ConversationKey,
+    Lease,
+    Memory,
+    Reply,
+    Status,
+    Turn,
+    token_estimate,
+)
+from history.incoming import Draft, Plan
+from history.lease_keeper import Stop
+from history.message import Message
+from history.ports import Change
+from history.prompt import Prompt, build
+from history.rules import DialogueRules, OnBusy
+from history.window import WindowRule, exceeds_ceiling
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One request's wishes towards its conversation."""
+
+    owner: str
+    on_stop: Callable[[Stop], None]
+    on_busy: OnBusy
+    must_exist: bool = False
+    idempotency_key: str = ""
+    body_hash: bytes = b""
+    is_retry: bool = False
+    user: str = ""
+    character: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a model said: the message, what surrounds it, and where its KV lies now."""
+
+    message: Message | None
+    reply: Reply
+    binding: Binding | None = None
+    status: Status = "complete"
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A turn that was stored, and what it leaves to be done in the background."""
+
+    key: ConversationKey
+    conversation: Conversation
+    due: Stretch | None
+    """The version of the memory that should be made now."""
+    has_cut: bool
+    """The next prompt begins otherwise than this one did."""
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What a prompt was made of, and what a commit needs of it."""
+
+    ask: Ask
+    conversation: Conversation
+    plan: Plan
+    cut: int
+    persona: bytes
+    turns: tuple[Turn, ...]
+    memories: tuple[Memory, ...]
+    is_new: bool
+
+    def prompt(self) -> Prompt:
+        """The messages for the engine."""
+        memory = shown(self.memories, self.cut)
+        return build(self.persona, memory, self.turns, self.plan.draft.messages)
+
+
+class Writer(Protocol):
+    """Who puts turns into the store, and lets the next writer in."""
+
+    async def write(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
+        """Write a turn."""
+
+    async def release(self, key: ConversationKey, lease: Lease) -> None:
+        """Write nothing."""
+
+
+class OpenTurn:
+    """A turn whose answer is being written. Ends by `commit` or `release`, exactly once."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        rules: DialogueRules,
+        clock: Callable[[], float],
+        *,
+        key: ConversationKey,
+        lease: Lease,
+        layout: Layout,
+    ) -> None:
+        self._writer = writer
+        self._rules = rules
+        self._clock = clock
+        self.key = key
+        self.lease = lease
+        self.layout = layout
+        self.prompt = layout.prompt()
+
+    async def commit(self, answer: Answer) -> Ended:
+        """Store the turn with its answer. Raises `LeaseLost`, `ConversationErased`, `StoreUnavailable`."""
+        window, compaction = self._rules.window, self._rules.compaction
+        turn = self._turn(answer)
+        # A turn that waits for its tool's result is not complete, and does not push another one out.
+        complete = self.layout.turns if turn.status == "open" else (*self.layout.turns, turn)
+        sizes = sizes_of(complete, window)
+        cut = settled(self.layout.cut, sizes, self.layout.memories, window, compaction)
+        change = self._change(turn, cut, answer.binding)
+        after = await self._writer.write(self.key, self.lease, change)
+        left = sizes[max(0, after.cut - self.layout.cut) :]
+        return Ended(
+            key=self.key,
+            conversation=after,
+            due=due(after.cut, left, after.memories, window, compaction),
+            has_cut=after.cut != self.layout.cut,
+        )
+
+    async def release(self) -> None:
+        """Forget the turn: nothing is stored."""
+        await self._writer.release(self.key, self.lease)
+
+    def exceeds_ceiling(self) -> bool:
+        """Whether the ceiling showed fewer turns than `min_turns`."""
+        window = self._rules.window
+        return exceeds_ceiling(sizes_of(self.layout.turns, window), window)
+
+    def _change(self, turn: Turn, cut: int, binding: Binding | None) -> Change:
+        layout, ask = self.layout, self.layout.ask
+        new_persona = layout.persona != layout.conversation.persona
+        return Change(
+            keep=layout.plan.keep,
+            append=(*layout.plan.adopted, turn),
+            at=turn.at,
+            save_branch=layout.plan.is_branch,
+            cut=cut,
+            persona=layout.persona if new_persona else None,
+            new_epoch=new_persona and not layout.is_new,
+            user=ask.user if layout.is_new else None,
+            character=ask.character if layout.is_new else None,
+            binding=binding,
+        )
+
+    def _turn(self, answer: Answer) -> Turn:
+        draft, spoken = self.layout.plan.draft, answer.message
+        messages = draft.messages if spoken is None else (*draft.messages, spoken.json)
+        waits_for_tool = spoken is not None and spoken.calls_tools and answer.status == "complete"
+        return Turn(
+            messages=messages,
+            digests=draft.digests if spoken is None else draft.digests + spoken.digest,
+            tokens=_share(answer.reply, draft, self.prompt.messages),
+            at=self._clock(),
+            status="open" if waits_for_tool else answer.status,
+            idempotency_key=self.layout.ask.idempotency_key,
+            body_hash=self.layout.ask.body_hash,
+            reply=answer.reply,
+        )
+
+
+def sizes_of(turns: Sequence[Turn], rule: WindowRule) -> list[int]:
+    """What each turn costs; nobody counts where no ceiling asks."""
+    return [token_estimate(turn) for turn in turns] if rule.max_tokens else [0] * len(turns)
+
+
+def _share(reply: Reply, draft: Draft, prompt: Sequence[bytes]) -> int:
+    """A turn's tokens: its share of the prompt by bytes, and its answer. 0 where no usage came."""
+    size = sum(map(len, prompt))
+    if not reply.prompt_tokens or not size:
+        return 0
+    return round(reply.prompt_tokens * sum(map(len, draft.messages)) / size) + reply.completion_tokens
