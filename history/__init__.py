@@ -4,7 +4,7 @@ The stores, `memory_store` and `redis_store`, are imported by name where a proce
 """
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Reply, Turn
-from history.dialogue import Dialogues, Replay
+from history.dialogue import Dialogues, Outlook, Replay
 from history.incoming import Incoming, read_incoming
 from history.lease_keeper import LeaseKeeper
 from history.message import answer
@@ -27,6 +27,7 @@ __all__ = [
     "Lease",
     "LeaseKeeper",
     "OpenTurn",
+    "Outlook",
     "Replay",
     "Reply",
     "Turn",

@@ -18,7 +18,8 @@ _QUOTED_CHARS = 60
 class CompactionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How turns that leave the window are kept in mind."""
 
-    enabled: bool = False
+    enabled: bool = True
+    """Without it, turns leave the window unread."""
     lead_turns: int = 4
     """How many turns before the cut the memory is made; at most `min_turns - 1` count."""
     max_tokens: int = 400
@@ -42,9 +43,20 @@ class Stretch(msgspec.Struct, frozen=True):
     covers_to: int
 
 
-def shown(memories: Sequence[Memory], cut: int) -> Memory | None:
-    """The version that a prompt with this cut shows: the newest that covers no turn still in the window."""
-    return next((one for one in reversed(memories) if one.covers_to <= cut), None)
+def shown(memories: Sequence[Memory], shows: int) -> Memory | None:
+    """The version that covers `shows` turns."""
+    return next((one for one in memories if one.covers_to == shows), None)
+
+
+def shows_at(cut: int, was_cut: int, shows: int, memories: Sequence[Memory]) -> int:
+    """Which version a prompt shows, by the turns it covers; 0: none.
+
+    A prompt's beginning changes only at a cut: there it takes the newest version that covers no turn still in
+    the window. One that caught up with earlier cuts waits for the next.
+    """
+    if cut == was_cut and (shows == 0 or shown(memories, shows) is not None):
+        return shows
+    return max((one.covers_to for one in memories if one.covers_to <= cut), default=0)
 
 
 def pending(memories: Sequence[Memory], cut: int) -> Memory | None:

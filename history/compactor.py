@@ -19,8 +19,8 @@ from history.rules import DialogueRules
 Outcome = Literal["kept", "stale", "empty"]
 """`stale`: the conversation went on so that the version does not fit. `empty`: the model said nothing."""
 
-Scribe = Callable[[Prompt], Awaitable[str]]
-"""Gets a prompt answered by a model, with at most `CompactionRule.max_tokens` tokens."""
+Scribe = Callable[[Conversation, Prompt], Awaitable[str]]
+"""Gets a prompt of this conversation answered by a model, in at most `CompactionRule.max_tokens` tokens."""
 
 
 class Compactor:
@@ -49,7 +49,7 @@ class Compactor:
             return "stale"
         before = conversation.memories[-1] if conversation.memories else None
         asked = self._instruction(covered)
-        text = await scribe(build(conversation.persona, before, turns, [asked]))
+        text = await scribe(conversation, build(conversation.persona, before, turns, [asked]))
         notes = read_notes(text, max_facts=self._rules.compaction.max_facts)
         if notes is None:
             return "empty"

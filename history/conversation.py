@@ -96,6 +96,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """How many of them have left the window; only moves forward while turns are added."""
     memories: tuple[Memory, ...] = ()
     """The newest versions, oldest first: the one that the window shows, and perhaps one for the next cut."""
+    shows: int = 0
+    """How many turns the version covers that the prompt shows; 0: it shows none. Changes at cuts only."""
     memory_version: int = 0
     """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0

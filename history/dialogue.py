@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from history.compaction import free, settled
-from history.conversation import Conversation, ConversationKey, Lease, Turn
+from history.compaction import Stretch, due, free, settled, shown, shows_at
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
 from history.errors import ConversationBusy, ConversationMismatch, ConversationNotFound
 from history.incoming import Incoming, NeedTurn, Plan, plan_dialogue, plan_new
 from history.lease_keeper import LeaseKeeper
 from history.open_turn import Ask, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
+from history.prompt import Prompt, build
 from history.rules import DialogueRules
 from history.waiting_line import WaitingLine
 from history.window import branch_cut
@@ -27,6 +28,17 @@ class Replay(msgspec.Struct, frozen=True):
     """The request was answered already; this is the turn that holds its answer."""
 
     turn: Turn
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """The part of the next prompt that is known before its message comes."""
+
+    conversation: Conversation
+    prompt: Prompt
+    has_cut: bool
+    """It begins otherwise than the last prompt did."""
+    due: Stretch | None
+    """The version of the memory that should be made now."""
 
 
 class Dialogues:
@@ -121,23 +133,29 @@ class Dialogues:
             stored = (*await self._store.read(key, cut, min(plan.keep, conversation.cut)), *stored)
         turns = (*stored, *plan.adopted)
         memories = tuple(one for one in conversation.memories if one.covers_to <= plan.keep)
-        moved = settled(cut, sizes_of(turns, window), memories, window, self._rules.compaction)
-        if self._is_cold(conversation):
-            moved = free(moved, cut + len(turns) - moved, memories, window, self._rules.compaction)
+        moved = self._moved(conversation, cut, turns, memories)
         return Layout(
             ask=ask,
             conversation=conversation,
             plan=plan,
             cut=moved,
+            shows=shows_at(moved, conversation.cut, conversation.shows, memories),
             persona=incoming.persona.json if incoming.persona else conversation.persona,
             turns=turns[moved - cut :],
             memories=memories,
             is_new=begun.is_new,
         )
 
-    def _is_cold(self, conversation: Conversation) -> bool:
+    def _moved(
+        self, conversation: Conversation, cut: int, turns: Sequence[Turn], memories: Sequence[Memory]
+    ) -> int:
+        """Where the cut lies for the next prompt, with these turns behind it."""
+        window, compaction = self._rules.window, self._rules.compaction
+        moved = settled(cut, sizes_of(turns, window), memories, window, compaction)
         binding = conversation.binding
-        return binding is not None and self._clock() - binding.at > self._retention_s
+        if binding is None or self._clock() - binding.at <= self._retention_s:
+            return moved
+        return free(moved, cut + len(turns) - moved, memories, window, compaction)
 
     async def _plan(
         self, key: ConversationKey, begun: Begun, incoming: Incoming, *, interrupted: bool
@@ -163,6 +181,33 @@ class Dialogues:
             plan = plan_dialogue(incoming, count, digests, loaded)
         assert isinstance(plan, Plan)
         return plan
+
+    async def outlook(self, key: ConversationKey) -> Outlook | None:
+        """What the next prompt will begin with; None where nothing is remembered or a tool is waited for.
+
+        Two calls to the store and no lease: it may be overtaken by a turn, which harms nobody.
+        """
+        conversation = await self._store.load(key)
+        if conversation is None:
+            return None
+        turns = await self._store.read(key, conversation.cut, conversation.turn_count)
+        if not turns or turns[-1].status == "open":
+            return None
+        cut = self._moved(conversation, conversation.cut, turns, conversation.memories)
+        shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)
+        memory = shown(conversation.memories, shows)
+        prompt = build(conversation.persona, memory, turns[cut - conversation.cut :], ())
+        left = sizes_of(turns[cut - conversation.cut :], self._rules.window)
+        return Outlook(
+            conversation=conversation,
+            prompt=prompt,
+            has_cut=cut != conversation.cut,
+            due=due(cut, left, conversation.memories, self._rules.window, self._rules.compaction),
+        )
+
+    async def rebind(self, key: ConversationKey, binding: Binding, known: Conversation) -> None:
+        """The KV of what is known of the next prompt lies there now, unless a turn was written meanwhile."""
+        await self._store.rebind(key, binding, turn_count=known.turn_count)
 
     async def write(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write a turn and let the next one in. For `OpenTurn`."""

@@ -256,6 +256,7 @@ def _changed(before: Conversation, change: Change, cut: int, turn_count: int, br
         turn_count=turn_count,
         cut=cut,
         branches=branches,
+        shows=before.shows if change.shows is None else change.shows,
         memories=memories,
         memory_version=before.memory_version + (memories != before.memories),
         binding=before.binding if change.binding is None else change.binding,

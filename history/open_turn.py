@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from history.compaction import Stretch, due, settled, shown
+from history.compaction import Stretch, due, settled, shown, shows_at
 from history.conversation import (
     Binding,
     Conversation,
@@ -67,6 +67,7 @@ class Layout(msgspec.Struct, frozen=True):
     conversation: Conversation
     plan: Plan
     cut: int
+    shows: int
     persona: bytes
     turns: tuple[Turn, ...]
     memories: tuple[Memory, ...]
@@ -74,7 +75,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def prompt(self) -> Prompt:
         """The messages for the engine."""
-        memory = shown(self.memories, self.cut)
+        memory = shown(self.memories, self.shows)
         return build(self.persona, memory, self.turns, self.plan.draft.messages)
 
 
@@ -138,6 +139,7 @@ class OpenTurn:
 
     def _change(self, turn: Turn, cut: int, binding: Binding | None) -> Change:
         layout, ask = self.layout, self.layout.ask
+        shows = shows_at(cut, layout.cut, layout.shows, layout.memories)
         new_persona = layout.persona != layout.conversation.persona
         return Change(
             keep=layout.plan.keep,
@@ -145,6 +147,7 @@ class OpenTurn:
             at=turn.at,
             save_branch=layout.plan.is_branch,
             cut=cut,
+            shows=shows if shows != layout.conversation.shows else None,
             persona=layout.persona if new_persona else None,
             new_epoch=new_persona and not layout.is_new,
             user=ask.user if layout.is_new else None,

@@ -61,6 +61,7 @@ class Change(msgspec.Struct, frozen=True):
     at: float
     save_branch: bool = False
     cut: int | None = None
+    shows: int | None = None
     persona: bytes | None = None
     new_epoch: bool = False
     user: str | None = None

@@ -45,8 +45,8 @@ def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
 
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
-    (user, character, persona, epoch, turn_count, cut, memories, memory_version, branches, *rest) = fields
-    binding, created_at, updated_at = rest
+    (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
+    branches, binding, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -55,6 +55,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         turn_count=int(turn_count or 0),
         cut=int(cut or 0),
         memories=_memories(memories or b""),
+        shows=int(shows or 0),
         memory_version=int(memory_version or 0),
         branches=int(branches or 0),
         binding=_decoded(_binding, binding) if binding else None,
@@ -85,6 +86,8 @@ def changed_fields(change: Change) -> list[bytes]:
         fields += (b"character", encode_id(change.character))
     if change.persona is not None:
         fields += (b"persona", change.persona)
+    if change.shows is not None:
+        fields += (b"shows", b"%d" % change.shows)
     if change.binding is not None:
         fields += (b"binding", encode_binding(change.binding))
     return fields

@@ -3,8 +3,8 @@
 
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
-  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'memory_version', 'branches',
-  'binding', 'created_at', 'updated_at',
+  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'memory_version',
+  'branches', 'binding', 'created_at', 'updated_at',
 }
 
 local function server_ms()

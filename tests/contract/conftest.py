@@ -1,18 +1,37 @@
-"""Each conversation store in turn, for the tests that both have to pass."""
+"""Each conversation store in turn, for the tests that all of them have to pass.
+
+Redis is three of them: one server, a cluster, and a master that sentinels name.
+"""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from redis.asyncio import Redis
 
 from history.conversation import ConversationKey
 from history.memory_store import MemoryStore
+from history.redis_client import redis_client
+from history.redis_place import Durability, parse_place
 from history.redis_store import RedisStore
 from tests.contract.store_stage import Stage, age
+from tests.redis_topologies import running_cluster, running_watched
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of three masters for the whole run; make your ids unique."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster.url
+
+
+@pytest.fixture(scope="session")
+def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A master with a replica and three sentinels for the whole run; make your ids unique."""
+    with running_watched(tmp_path_factory.mktemp("sentinel")) as watched:
+        yield watched.url
+
+
+@pytest.fixture(params=["memory", "valkey", "cluster", "sentinel"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     """Each store in turn, under a tenant of this test alone."""
     if request.param == "memory":
@@ -24,12 +43,13 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
 
         yield Stage(MemoryStore(now_ms=lambda: time.monotonic() * 1_000 + ahead), pass_in_memory)
         return
-    url = request.getfixturevalue("valkey_url")
-    store, raw = RedisStore(url), Redis.from_url(url)
+    place = parse_place(request.getfixturevalue(f"{request.param}_url"))
+    async with redis_client(place, timeout_s=5) as raw:
+        # The one with a replica waits for it, as a careful operator would have it.
+        store = RedisStore(place, durability=Durability(wait_replicas=int(place.kind == "sentinel")))
 
-    async def pass_in_redis(key: ConversationKey, ms: int) -> None:
-        await age(raw, key, ms)
+        async def pass_in_redis(key: ConversationKey, ms: int) -> None:
+            await age(raw, key, ms)
 
-    yield Stage(store, pass_in_redis)
-    await store.close()
-    await raw.aclose()
+        yield Stage(store, pass_in_redis)
+        await store.close()

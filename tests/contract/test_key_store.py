@@ -4,24 +4,26 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from redis.asyncio import Redis
 
 from gateway.keys.errors import KeyExists, KeyNotFound, TooManyKeys
 from gateway.keys.key import Grant, Key, Limits
 from gateway.keys.memory_keys import MemoryKeys
 from gateway.keys.ports import KeyStore
 from gateway.keys.redis_keys import RECORDS, VERSION, RedisKeys
+from history.redis_client import redis_client
+from history.redis_place import parse_place
 
 MAX_KEYS = 3
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "valkey", "cluster", "sentinel"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[KeyStore]:
     """An empty store that takes three keys."""
     if request.param == "memory":
         yield MemoryKeys(max_keys=MAX_KEYS)
         return
-    async with Redis.from_url(request.getfixturevalue("valkey_url")) as client:
+    place = parse_place(request.getfixturevalue(f"{request.param}_url"))
+    async with redis_client(place, timeout_s=5) as client:
         await client.delete(RECORDS, VERSION)
         yield RedisKeys(client, max_keys=MAX_KEYS)
 

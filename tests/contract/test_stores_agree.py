@@ -33,6 +33,7 @@ changes = st.builds(
     at=st.floats(0, 1e10),
     save_branch=st.booleans(),
     cut=st.none() | small,
+    shows=st.none() | small,
     persona=st.none() | st.binary(max_size=3),
     new_epoch=st.booleans(),
     user=st.none() | st.sampled_from(["", "u", "v"]),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from history.compaction import CompactionRule, Instructions, Stretch, due, free, instruction, settled
 from history.compactor import Compactor, Outcome
-from history.conversation import ConversationKey, Memory, Reply
+from history.conversation import Conversation, ConversationKey, Memory, Reply
 from history.dialogue import Dialogues
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
@@ -67,7 +67,7 @@ class Companion:
         if self.ended.due is None:
             return None
 
-        async def scribe(prompt: Prompt) -> str:
+        async def scribe(_: Conversation, prompt: Prompt) -> str:
             self.asked.append(prompt)
             return text
 

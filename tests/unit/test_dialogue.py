@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from history.compaction import CompactionRule
 from history.conversation import ConversationKey, Reply
 from history.dialogue import Dialogues
 from history.incoming import read_incoming
@@ -42,7 +43,12 @@ class Table:
     def __init__(self, rule: WindowRule) -> None:
         self.store = MemoryStore()
         keeper = LeaseKeeper(self.store, clock=lambda: 0.0)
-        self.dialogues = Dialogues(self.store, keeper, DialogueRules(window=rule), lambda: 0.0)
+        self.dialogues = Dialogues(
+            self.store,
+            keeper,
+            DialogueRules(window=rule, compaction=CompactionRule(enabled=False)),
+            lambda: 0.0,
+        )
         self.prompts: list[tuple[int, tuple[bytes, ...]]] = []
         self.asked = 0
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from history.compaction import CompactionRule
 from history.conversation import ConversationKey, Reply
 from history.dialogue import Dialogues
 from history.errors import ConversationMismatch, InvalidMessages
@@ -36,7 +37,7 @@ class Stored:
 
     def __init__(self, window: WindowRule | None = None) -> None:
         self.store = MemoryStore()
-        rules = DialogueRules(window=window or WindowRule())
+        rules = DialogueRules(window=window or WindowRule(), compaction=CompactionRule(enabled=False))
         keeper = LeaseKeeper(self.store, clock=lambda: 0.0)
         self.dialogues = Dialogues(self.store, keeper, rules, lambda: 0.0)
         self.count = 0

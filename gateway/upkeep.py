@@ -1,0 +1,208 @@
+"""What a conversation needs between its turns: its memory made, its next prefix warmed.
+
+A bounded queue with a few workers, never in front of a user. Nothing here has to survive: what is dropped,
+fails or dies with the process is due again after the conversation's next turn.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+import msgspec
+import structlog
+
+from gateway.background import Background, Delivered, Order
+from gateway.errors import GatewayError
+from gateway.frame import frame_of
+from gateway.request import ChatRequest
+from gateway.upkeep_rules import UpkeepRules
+from history.compaction import CompactionRule, Stretch
+from history.compactor import Compactor
+from history.conversation import Conversation, ConversationKey
+from history.dialogue import Dialogues, Outlook
+from history.errors import HistoryError
+from history.open_turn import Ended
+from history.prompt import Prompt
+
+log = structlog.get_logger()
+
+_IDLE_POLL_S = 0.05
+_LONGEST_PAUSE = 32
+_PAUSES_KEPT = 10_000
+
+
+class _Errand(msgspec.Struct):
+    """What one conversation needs. Requests are kept without their messages."""
+
+    frame: ChatRequest
+    turn_count: int
+    due: Stretch | None = None
+    warm: bool = False
+
+
+class Upkeep:
+    """Runs errands for conversations; `run` has to be a task of the process's task group."""
+
+    def __init__(
+        self,
+        *,
+        dialogues: Dialogues,
+        compactor: Compactor,
+        background: Background,
+        rules: UpkeepRules,
+        compaction: CompactionRule,
+    ) -> None:
+        self._dialogues = dialogues
+        self._compactor = compactor
+        self._background = background
+        self._rules = rules
+        self._compaction = compaction
+        self._errands: dict[ConversationKey, _Errand] = {}
+        self._queue: asyncio.Queue[ConversationKey] = asyncio.Queue()
+        self._busy: set[ConversationKey] = set()
+        self._patience = Patience()
+        self._events = background.telemetry.events
+
+    def after(self, ended: Ended, request: ChatRequest) -> None:
+        """Note what a stored turn leaves to be done. Never waits."""
+        errand = _Errand(
+            frame=frame_of(request),
+            turn_count=ended.conversation.turn_count,
+            due=ended.due,
+            warm=ended.has_cut and self._rules.prewarm,
+        )
+        if not self._patience.allows(ended.key, errand.turn_count):
+            errand.due = None
+        self._put(ended.key, errand)
+
+    async def run(self) -> None:
+        """Work for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._rules.workers):
+                tasks.create_task(self._work())
+
+    async def warm(self, key: ConversationKey, request: ChatRequest) -> Delivered | None:
+        """Make the beginning of the conversation's next prompt resident, now; None if there is nothing.
+
+        Raises a `GatewayError` where no node can, `StoreFault` where the store cannot.
+        """
+        outlook = await self._dialogues.outlook(key)
+        if outlook is None:
+            return None
+        delivered = await self._background.deliver(_warming(key, outlook, request))
+        await self._dialogues.rebind(key, delivered.binding, outlook.conversation)
+        return delivered
+
+    def _put(self, key: ConversationKey, errand: _Errand) -> None:
+        if errand.due is None and not errand.warm:
+            return
+        waiting = self._errands.get(key)
+        if waiting is not None:
+            errand.due, errand.warm = errand.due or waiting.due, errand.warm or waiting.warm
+        elif len(self._errands) >= self._rules.queue_limit:
+            self._events["upkeep_dropped"] += 1
+            return
+        elif key not in self._busy:
+            self._queue.put_nowait(key)
+        self._errands[key] = errand
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            errand = self._errands.pop(key)
+            self._busy.add(key)
+            try:
+                await self._run(key, errand)
+            except (GatewayError, HistoryError) as fault:
+                self._events["upkeep_failed"] += 1
+                self._patience.failed(key, errand.turn_count)
+                log.warning("upkeep failed", fault=type(fault).__name__)
+            finally:
+                self._busy.discard(key)
+                if key in self._errands:
+                    self._queue.put_nowait(key)
+
+    async def _run(self, key: ConversationKey, errand: _Errand) -> None:
+        if errand.due is not None:
+            await self._compact(key, errand, errand.due)
+        if not errand.warm:
+            return
+        outlook = await self._dialogues.outlook(key)
+        if outlook is None or not await self._is_idle(outlook.conversation):
+            self._events["warm_left_out"] += 1
+            return
+        await self.warm(key, errand.frame)
+        self._events["warm"] += 1
+
+    async def _compact(self, key: ConversationKey, errand: _Errand, due: Stretch) -> None:
+        async def scribe(conversation: Conversation, prompt: Prompt) -> str:
+            await self._is_idle(conversation)
+            order = Order(
+                key=key,
+                conversation=conversation,
+                request=errand.frame,
+                prompt=prompt,
+                purpose="compaction",
+                max_tokens=self._compaction.max_tokens,
+                model=self._compaction.model,
+            )
+            said = (await self._background.deliver(order)).said
+            return str(said.message.get("content") or "")
+
+        outcome = await self._compactor.compact(key, due, scribe)
+        self._events[f"compaction_{outcome}"] += 1
+        if outcome != "kept":
+            self._patience.failed(key, errand.turn_count)
+            return
+        self._patience.forget(key)
+        outlook = await self._dialogues.outlook(key)
+        if outlook is None:
+            return
+        # A version that came late moves the next prompt's cut; those that lag behind are caught up with.
+        errand.warm = errand.warm or (outlook.has_cut and self._rules.prewarm)
+        if outlook.due is not None:
+            self._put(key, _Errand(frame=errand.frame, turn_count=errand.turn_count, due=outlook.due))
+
+    async def _is_idle(self, conversation: Conversation) -> bool:
+        """Wait a while for the conversation's node to have nothing else to do; whether it has."""
+        name = conversation.binding.node if conversation.binding else ""
+        router = self._background.router
+        waited = 0.0
+        while router.has(name) and router.node(name).is_busy():
+            if waited >= self._rules.idle_wait_s:
+                return False
+            await asyncio.sleep(_IDLE_POLL_S)
+            waited += _IDLE_POLL_S
+        return True
+
+
+class Patience:
+    """Leaves a conversation alone for 1, 2, 4 … 32 turns after each call in a row that came to nothing."""
+
+    def __init__(self) -> None:
+        self._waits: OrderedDict[ConversationKey, tuple[int, int]] = OrderedDict()
+
+    def allows(self, key: ConversationKey, turn_count: int) -> bool:
+        """Whether it may be tried again at this turn."""
+        return turn_count >= self._waits.get(key, (0, 0))[0]
+
+    def failed(self, key: ConversationKey, turn_count: int) -> None:
+        """Wait twice as long as the last time."""
+        step = min(_LONGEST_PAUSE, 2 * self._waits.pop(key, (0, 0))[1] or 1)
+        self._waits[key] = (turn_count + step, step)
+        if len(self._waits) > _PAUSES_KEPT:
+            self._waits.popitem(last=False)
+
+    def forget(self, key: ConversationKey) -> None:
+        """It worked."""
+        self._waits.pop(key, None)
+
+
+def _warming(key: ConversationKey, outlook: Outlook, request: ChatRequest) -> Order:
+    return Order(
+        key=key,
+        conversation=outlook.conversation,
+        request=request,
+        prompt=outlook.prompt,
+        purpose="warm",
+        max_tokens=1,
+    )

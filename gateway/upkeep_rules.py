@@ -1,0 +1,15 @@
+"""How much may be done between turns. Apart from `upkeep`, which has more to import than settings should."""
+
+import msgspec
+
+
+class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much may be done in the background."""
+
+    prewarm: bool = True
+    """Compute the next prompt's prefix after a cut, on the conversation's node, when that is idle."""
+    workers: int = 4
+    queue_limit: int = 1000
+    """Conversations that may wait; what comes then is left for their next turn."""
+    idle_wait_s: float = 5.0
+    """How long a call waits for its node to have nothing else to do; then a warm-up is left out."""
