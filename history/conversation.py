@@ -101,6 +101,8 @@ class Conversation(msgspec.Struct, frozen=True):
     memory_version: int = 0
     """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0
+    metadata: bytes = b""
+    """What the client noted about it: a JSON object, empty for none."""
     binding: Binding | None = None
     created_at: float = 0.0
     updated_at: float = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from history.conversation import Memory
-from history.neutral import inside
+from history.neutral import quoted
 
 MAX_SUMMARY_CHARS = 6000
 MAX_FACT_CHARS = 200
@@ -48,9 +48,8 @@ def block(memory: Memory) -> str:
         "nothing about who you are."
     )
     lines = [f"<{BLOCK}>", opening]
-    if memory.summary:
-        lines.append(inside(memory.summary, BLOCK))
-    lines += [f"- {inside(fact, BLOCK)}" for fact in memory.facts]
+    lines += [quoted(line) for line in memory.summary.splitlines() if line.strip()]
+    lines += [f"- {quoted(fact)}" for fact in memory.facts]
     lines.append(f"</{BLOCK}>")
     return "\n".join(lines)
 

@@ -153,6 +153,15 @@ class MemoryStore:
         kept.conversation = replace(kept.conversation, binding=binding)
         return True
 
+    async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
+        """Replace what the client noted about a conversation; False if there is none."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None:
+            return False
+        kept.conversation = replace(kept.conversation, metadata=metadata)
+        return True
+
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""
         kept = self._kept.get(key)
@@ -251,6 +260,7 @@ def _changed(before: Conversation, change: Change, cut: int, turn_count: int, br
         before,
         user=before.user if change.user is None else change.user,
         character=before.character if change.character is None else change.character,
+        metadata=before.metadata if change.metadata is None else change.metadata,
         persona=before.persona if change.persona is None else change.persona,
         epoch=before.epoch + change.new_epoch,
         turn_count=turn_count,

@@ -1,26 +1,55 @@
 """Remembered text made harmless: it cannot look like a template's control token or end the block around it.
 
-What users and models said comes back in later prompts as data. Words stay readable; only the tokens that a
-chat template or a delimiter would take for its own are broken up. Pure.
+What users and models said comes back in later prompts as data. Words stay readable; only what a tokenizer
+or a delimiter would take for its own is parted by a space. Pure.
+
+Three degrees: `neutral` for a message that stands as a message (code in it stays code), `inside` for text in
+a block, `quoted` for a line in a block, where nothing may pass for a tag or for a line of somebody else.
 """
 
 import re
 
-# What chat templates take for the end of a message or the beginning of another: ChatML, Llama, Mistral,
-# Gemma, DeepSeek, and the end-of-text marks of older models.
+_NAMES = (
+    "s|bos|eos|unk|pad|mask|sep|cls|eod|sop|eop|eoh|eoa|eom|eot|think|tools?|tool_(?:call|calls|response|result)"
+    "|(?:start|end|begin)_of_[a-z_]{1,24}|image_soft_token|fim_[a-z]{1,12}|(?:repo_?name|file_sep)"
+    "|(?:unused|reserved_|extra_id_|special_)_?[0-9]{1,6}|seed:[a-z_:]{1,24}"
+)
+_SQUARE = (
+    "INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|CALL_ID|THINK|IMG(?:_BREAK|_END)?"
+    "|(?:BEGIN_)?AUDIO|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS|UNUSED_TOKEN_[0-9]{1,6}"
+)
+# What chat templates take for the end of a message or the beginning of another: `<|…|>` (ChatML, Qwen, Llama,
+# Phi, GLM, gpt-oss), `<|…>` and `<…|>` (Gemma 4), the same with DeepSeek's full-width bar, names in angles
+# (Llama 2, Mistral, Gemma, InternLM, Seed), capitals in squares (Llama 2, Mistral, GLM), MiniMax's tildes.
 _CONTROL = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|<\uff5c[^\uff5c<>\n]{1,40}\uff5c>|</?s>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]"
-    r"|<</?SYS>>|<(?:start|end)_of_(?:turn|image)>|<(?:bos|eos|unk|pad)>",
+    r"<(?=[|\uff5c][^\s<>]{0,60}>|[^\s<>|\uff5c]{1,60}[|\uff5c]>"
+    rf"|/?(?:{_NAMES})>|</?SYS>>)"
+    rf"|\[(?=/?(?:{_SQUARE})\]|[a-z]~[\]\[])"
+    r"|\](?=~!?[a-z]{1,20}[\]\[])",
     re.IGNORECASE,
 )
+# `<` before anything but a space, a digit or a bracket of its own kind's end: `<3` and `a < b` stay.
+_OPENING = re.compile(r"[<\uff1c\ufe64](?=[^\s\d])")
+# Control characters, turns of the writing direction, and characters that nobody sees but a tokenizer.
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+_SPACES = re.compile(r"\s+")
 
 
 def neutral(text: str) -> str:
     """The text with every control token broken up by a space, readable as before."""
-    return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return _CONTROL.sub(r"\g<0> ", text)
 
 
 def inside(text: str, block: str) -> str:
     """The text as it may stand inside `<block>…</block>`: it can neither end the block nor begin one."""
     tag = re.compile(rf"<(?=\s*/?\s*{re.escape(block)})", re.IGNORECASE)
     return tag.sub("< ", neutral(text)) if block.lower() in text.lower() else neutral(text)
+
+
+def quoted(text: str) -> str:
+    """The text on one line, with no tag of any name in it and nothing that cannot be seen."""
+    line = _SPACES.sub(" ", _UNSEEN.sub(" ", text)).strip()
+    return _CONTROL.sub(r"\g<0> ", _OPENING.sub(r"\g<0> ", line))

@@ -66,6 +66,7 @@ class Change(msgspec.Struct, frozen=True):
     new_epoch: bool = False
     user: str | None = None
     character: str | None = None
+    metadata: bytes | None = None
     binding: Binding | None = None
 
 
@@ -119,6 +120,9 @@ class ConversationStore(Protocol):
 
     async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
         """Say where the KV lies now, unless turns were written meanwhile; whether it was said."""
+
+    async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
+        """Replace what the client noted about a conversation; False if there is none."""
 
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""

@@ -46,7 +46,7 @@ def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
     (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
-    branches, binding, created_at, updated_at = rest
+    branches, metadata, binding, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -58,6 +58,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         shows=int(shows or 0),
         memory_version=int(memory_version or 0),
         branches=int(branches or 0),
+        metadata=metadata or b"",
         binding=_decoded(_binding, binding) if binding else None,
         created_at=float(created_at or 0),
         updated_at=float(updated_at or 0),
@@ -88,6 +89,8 @@ def changed_fields(change: Change) -> list[bytes]:
         fields += (b"persona", change.persona)
     if change.shows is not None:
         fields += (b"shows", b"%d" % change.shows)
+    if change.metadata is not None:
+        fields += (b"metadata", change.metadata)
     if change.binding is not None:
         fields += (b"binding", encode_binding(change.binding))
     return fields

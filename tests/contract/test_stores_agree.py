@@ -34,6 +34,7 @@ changes = st.builds(
     save_branch=st.booleans(),
     cut=st.none() | small,
     shows=st.none() | small,
+    metadata=st.none() | st.just(b'{"a":"b"}'),
     persona=st.none() | st.binary(max_size=3),
     new_epoch=st.booleans(),
     user=st.none() | st.sampled_from(["", "u", "v"]),
@@ -57,7 +58,7 @@ commands = st.sampled_from(
         *["turn"] * 5,
         *["fitting", "renew", "release", "pass"] * 3,
         *["remember"] * 4,
-        *["commit", "repeat", "leave", "register", "rebind"] * 2,
+        *["commit", "repeat", "leave", "register", "rebind", "describe"] * 2,
         *["read", "branch", "conversations_of", "erase", "erase_user"],
     ]
 ).flatmap(lambda name: st.tuples(st.just(name), *ARGUMENTS[name]))
@@ -85,6 +86,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
         st.builds(Binding, node=st.just("m"), prefix=st.just(b"1"), tokens=small, at=st.just(1.5)),
         small,
     ),
+    "describe": (places, st.sampled_from([b"", b'{"c":1}'])),
     "register": (places, users),
     "conversations_of": (users,),
     "erase_user": (users,),
