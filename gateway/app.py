@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
-import redis.asyncio
+import structlog
 
 from gateway.api.admin import admin_app
 from gateway.api.chat_protocol import chat_protocol
 from gateway.api.health import Readiness
 from gateway.api.public import public_app
+from gateway.background import Background
 from gateway.chat import Chat
+from gateway.config_file.places import prompts_folder
+from gateway.config_file.prompts import read_instructions
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadOption
 from gateway.keys.everybody import Everybody
@@ -27,11 +30,17 @@ from gateway.routing.router import Router
 from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
+from gateway.upkeep import Upkeep
+from history.compactor import Compactor
 from history.dialogue import Dialogues
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.ports import ConversationStore
+from history.redis_check import check_store
+from history.redis_client import redis_client
 from history.redis_store import RedisStore
+
+log = structlog.get_logger()
 
 _ADMIN_DRAIN_S = 1
 
@@ -61,7 +70,12 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
     async with _edges(settings, env) as edges, asyncio.TaskGroup() as tasks:
         keeper = LeaseKeeper(edges.store, clock=time.time)
         readiness = Readiness(lambda: edges.roster.nodes, edges.store.ping)
-        background = [tasks.create_task(keeper.run()), tasks.create_task(edges.roster.run())]
+        chat = _chat(settings, edges, keeper)
+        background = [
+            tasks.create_task(keeper.run()),
+            tasks.create_task(edges.roster.run()),
+            tasks.create_task(chat.upkeep.run()),
+        ]
         if isinstance(edges.authenticator, Keyring):
             background.append(tasks.create_task(edges.authenticator.run()))
 
@@ -70,7 +84,7 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
             readiness.is_draining = True
 
         await serve_until_signal(
-            _doors(settings, edges, keeper, readiness, (public_port, admin_port)),
+            _doors(settings, edges, chat, readiness, (public_port, admin_port)),
             on_up=lambda: on_ready(Listening(url=url_of(public_port), admin_url=url_of(admin_port))),
             on_stop=drain,
         )
@@ -78,26 +92,46 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
             task.cancel()
 
 
-def _doors(
-    settings: Settings,
-    edges: Edges,
-    keeper: LeaseKeeper,
-    readiness: Readiness,
-    ports: tuple[socket.socket, socket.socket],
-) -> list[Door]:
-    telemetry = Telemetry()
+def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
+    """The use case, with all that it calls."""
+    telemetry, rules = Telemetry(), settings.history.rules
     router = Router(edges.roster.nodes, Ledger(), settings.routing)
-    chat = Chat(
+    dispatcher = Dispatcher(edges.roster, router, telemetry, time.time, total_s=settings.relay.total_s)
+    dialogues = Dialogues(edges.store, keeper, rules, time.time, retention_s=settings.routing.retention_s)
+    upkeep = Upkeep(
+        dialogues=dialogues,
+        compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
+        background=Background(dispatcher, router, telemetry, time.time),
+        rules=settings.history.upkeep,
+        compaction=rules.compaction,
+    )
+    return Chat(
         authenticator=edges.authenticator,
-        dialogues=Dialogues(edges.store, keeper, settings.history.rules, time.time),
-        dispatcher=Dispatcher(edges.roster, router, telemetry, time.time),
+        dialogues=dialogues,
+        dispatcher=dispatcher,
         router=router,
         telemetry=telemetry,
+        upkeep=upkeep,
         history=settings.history,
         clock=time.time,
         replica=secrets.token_hex(8),
     )
-    protocol = chat_protocol(chat.answer, clock=time.time, max_body=settings.server.max_body_bytes)
+
+
+def _doors(
+    settings: Settings,
+    edges: Edges,
+    chat: Chat,
+    readiness: Readiness,
+    ports: tuple[socket.socket, socket.socket],
+) -> list[Door]:
+    telemetry = chat.telemetry
+    protocol = chat_protocol(
+        chat.answer,
+        on_refused=lambda status: telemetry.counted("", status),
+        clock=time.time,
+        max_body=settings.server.max_body_bytes,
+    )
     public = public_app(
         roster=edges.roster,
         authenticator=edges.authenticator,
@@ -125,10 +159,11 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
     async with contextlib.AsyncExitStack() as stack:
         store = conversation_store(settings)
         stack.push_async_callback(store.close)
+        await _warn_of_store(settings)
         authenticator: Everybody | Keyring = Everybody()
         if settings.auth.enabled:
             pepper = read_pepper(env, configured=settings.auth.pepper)
-            authenticator = Keyring(_key_store(settings, stack), pepper=pepper)
+            authenticator = Keyring(await _key_store(settings, stack), pepper=pepper)
             await authenticator.load()
         roster = Roster(settings.nodes, settings.relay)
         stack.callback(roster.close)
@@ -141,16 +176,24 @@ def conversation_store(settings: Settings) -> ConversationStore:
     if settings.store.url == "memory":
         return MemoryStore()
     return RedisStore(
-        settings.store.url,
+        settings.store.place,
         ttl_ms=int(settings.store.ttl_days * 86_400_000) or None,
         pool_size=settings.store.pool_size,
         timeout_s=settings.store.timeout_s,
+        durability=settings.store.durability,
     )
 
 
-def _key_store(settings: Settings, stack: contextlib.AsyncExitStack) -> RedisKeys:
+async def _warn_of_store(settings: Settings) -> None:
+    """Say what the store is set to that could lose turns or evict conversations."""
+    store = settings.store
+    if store.url != "memory":
+        for warning in await check_store(store.place, store.durability, timeout_s=store.timeout_s):
+            log.warning(warning)
+
+
+async def _key_store(settings: Settings, stack: contextlib.AsyncExitStack) -> RedisKeys:
     if settings.store.url == "memory":
         raise BadOption("API keys are kept in Redis: name one (--redis URL), or ask for no keys (--no-auth)")
-    client = redis.asyncio.Redis.from_url(settings.store.url, socket_timeout=settings.store.timeout_s)
-    stack.push_async_callback(client.aclose)
-    return RedisKeys(client)
+    client = redis_client(settings.store.place, timeout_s=settings.store.timeout_s)
+    return RedisKeys(await stack.enter_async_context(client))

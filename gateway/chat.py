@@ -18,6 +18,7 @@ from gateway import replay
 from gateway.api.envelope import envelope
 from gateway.dispatch import Dispatcher, Job, Served
 from gateway.errors import GatewayError, Interrupted, NodeBroke
+from gateway.fault_log import FaultLog
 from gateway.keys.key import Caller, require
 from gateway.nodes import completion
 from gateway.nodes.completion import Completion, Usage
@@ -28,15 +29,17 @@ from gateway.routing.router import Router
 from gateway.scoring import Prefix, prefix_of_dialogue, prefix_of_request, score
 from gateway.settings import History
 from gateway.telemetry import Telemetry
+from gateway.upkeep import Upkeep
 from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
 from history.dialogue import Dialogues, Replay
-from history.errors import HistoryError, InvalidMessages, LeaseLost
+from history.errors import ConversationErased, HistoryError, InvalidMessages, LeaseLost, StoreFault
 from history.incoming import Incoming, read_incoming
 from history.lease_keeper import Stop
 from history.message import Message
 from history.message import answer as answer_message
 from history.open_turn import Answer, Ask, OpenTurn
+from history.stateless import windowed
 
 log = structlog.get_logger()
 
@@ -60,19 +63,26 @@ class Chat:
     dispatcher: Dispatcher
     router: Router
     telemetry: Telemetry
+    upkeep: Upkeep
     history: History
     clock: Callable[[], float]
     """Unix seconds."""
     replica: str
     """Unique to this process; leases are held in its name."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    faults: FaultLog = field(default_factory=FaultLog)
 
     async def answer(self, call: Call, reply: Reply) -> None:
         """Answer one request; every fault becomes an OpenAI error, before or inside the stream."""
         model, status = "", 200
         try:
             caller = self.authenticator.authenticate(call.headers.get(b"authorization"), now=self.clock())
-            request = read_request(call.body, call.headers, adopt_cache_key=self.history.adopt_cache_key)
+            request = read_request(
+                call.body,
+                call.headers,
+                adopt_cache_key=self.history.adopt_cache_key,
+                stateless=self.history.stateless,
+            )
             require(caller, scope="inference", model=request.model)
             model = request.model
             if request.conversation is None:
@@ -87,8 +97,10 @@ class Chat:
         self.telemetry.counted(model, status)
 
     async def _stateless(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
-        now = self.clock()
-        prefix = prefix_of_request(request, self.router, now)
+        if request.is_windowed:
+            messages = windowed(request.messages, self.history.rules.window)
+            request = msgspec.structs.replace(request, messages=messages)
+        prefix = prefix_of_request(request, self.router, self.clock())
         job = self._job(call, request, caller, prefix)
         served = await self.dispatcher.serve(job, reply)
         if served.sink is not None:
@@ -140,7 +152,7 @@ class Chat:
         # A turn that was only spilled leaves the conversation where the rest of its prefix is.
         moves = served.decision.route != "spill" and tokens > 0
         binding = Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now) if moves else None
-        await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
+        ended = await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
         if served.sink is not None:
             served.sink.let_go()
             reply.finish()
@@ -149,9 +161,11 @@ class Chat:
         self._note(job.request, prefix, served.decision, said.usage)
         self.router.note(served.decision, [(link, tokens), *prefix.placements(said.usage)], now)
         self._count_turn(turn)
+        self.upkeep.after(ended, job.request)
 
     async def _greet(self, call: Call, request: ChatRequest, turn: OpenTurn, reply: Reply) -> None:
         """The character speaks first, in the client's words: stored as a turn, no model is asked."""
+        self.dispatcher.check_model(request.model)
         reply.hold_together()
         frame = AnswerFrame(
             id=f"chatcmpl-{call.request_id}",
@@ -233,6 +247,8 @@ class Chat:
 
     def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
         shown = envelope(error)
+        if isinstance(error, StoreFault) and not isinstance(error, LeaseLost | ConversationErased):
+            self.faults.note(error, now=self.clock())
         if reply.is_finished:
             return shown.status
         if shown.status >= 500 or reply.is_started:
@@ -242,12 +258,7 @@ class Chat:
             reply.finish()
             return shown.status
         body = shown.json()
-        headers = (
-            (b"content-type", b"application/json"),
-            (b"x-request-id", call.request_id.encode()),
-            *shown.headers(),
-        )
-        reply.start(shown.status, headers, length=len(body))
+        reply.start(shown.status, shown.response_headers(call.request_id), length=len(body))
         reply.write(body)
         reply.finish()
         return shown.status

@@ -4,6 +4,7 @@ A node that fails before the first byte is left out and the request goes to anot
 the first byte on a failure is the client's to see: it cannot be taken back.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +17,7 @@ from gateway.errors import (
     NodeFault,
     NodesDown,
     NodesFull,
+    OutOfTime,
     UnknownModel,
 )
 from gateway.nodes import completion, relay
@@ -68,18 +70,46 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """The nodes, and the way to them."""
+    """The nodes, and the way to them. `total_s` is what one answer may take, all attempts together."""
 
     def __init__(
-        self, roster: Roster, router: Router, telemetry: Telemetry, clock: Callable[[], float]
+        self,
+        roster: Roster,
+        router: Router,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        *,
+        total_s: float,
     ) -> None:
         self._roster = roster
         self._router = router
         self._telemetry = telemetry
         self._clock = clock
+        self._total_s = total_s
+
+    def check_model(self, model: str) -> None:
+        """Raises `UnknownModel` if every node is known to serve only others."""
+        if all(node.models and model not in node.models for node in self._router.nodes):
+            raise UnknownModel(model)
 
     async def serve(self, job: Job, reply: Reply) -> Served:
-        """Relay an answer. Raises `UnknownModel`, `CannotServe`, `EngineRefused` or a `NodeFault`."""
+        """Relay an answer.
+
+        Raises `UnknownModel`, `CannotServe`, `EngineRefused`, a `NodeFault`, or `OutOfTime`, for which
+        no node is blamed: long answers are no failure of theirs.
+        """
+        budget = _Budget(self._total_s)
+        try:
+            return await self._serve(job, reply)
+        except asyncio.CancelledError:
+            if not budget.was_exceeded():
+                raise
+            self._telemetry.events["out_of_time"] += 1
+            raise OutOfTime(self._total_s) from None
+        finally:
+            budget.close()
+
+    async def _serve(self, job: Job, reply: Reply) -> Served:
         failed: list[str] = []
         while True:
             decision = self._router.route(self._ask(job, failed))
@@ -153,6 +183,32 @@ class Dispatcher:
         """Whether no other node could take over: then its own error says more than ours."""
         fit = {one.node for one in decision.candidates if one.unfit is None}
         return fit <= {decision.node, *failed}
+
+
+class _Budget:
+    """Cancels the task that made it when its seconds are over: `asyncio.timeout` at a fifth of its cost."""
+
+    __slots__ = ("_before", "_is_spent", "_task", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._before = task.cancelling()
+        self._is_spent = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._spend)
+
+    def was_exceeded(self) -> bool:
+        """Whether the cancellation that arrived is this one and no other; it counts as done then."""
+        return self._is_spent and self._task.uncancel() <= self._before
+
+    def close(self) -> None:
+        """What follows has all the time."""
+        self._timer.cancel()
+
+    def _spend(self) -> None:
+        self._is_spent = True
+        self._task.cancel()
 
 
 async def _whole(decision: Decision, exchange: Exchange) -> Served:

@@ -4,14 +4,19 @@
     ├── ClientFault        the request cannot be served as it stands
     │   ├── BadRequest         malformed, or a parameter out of place
     │   ├── TooLarge           the body is over the limit
+    │   ├── BodyEncoded        the body is compressed
     │   ├── BodyStalled        the body stopped coming
+    │   ├── HeadTooLarge       the headers are over the limit
+    │   ├── HeadStalled        the headers did not come to their end in time
     │   ├── UnknownModel       no node serves it
     │   ├── ClientStalled      it does not read its answer
     │   └── EngineRefused      the node's engine says that the request is at fault
     ├── Interrupted        a newer message of the same conversation took its place
+    ├── OutOfTime          the answer was not complete within the total deadline
     ├── CannotServe        nobody's fault that a retry later would not mend
     │   ├── NodesDown          every node that serves the model is away
-    │   └── NodesFull          every node that serves the model is at its cap
+    │   ├── NodesFull          every node that serves the model is at its cap
+    │   └── Draining           the gateway is shutting down
     ├── OperatorFault      the process cannot run as it was started
     │   ├── BadOption          an option of a command makes no sense
     │   └── CannotListen       a port is taken
@@ -51,11 +56,32 @@ class TooLarge(ClientFault):
         self.limit = limit
 
 
+class BodyEncoded(ClientFault):
+    """The body came in a `content-encoding`, which is not undone here."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"content-encoding '{encoding}' is not supported: send the body as it is")
+
+
 class BodyStalled(ClientFault):
     """Nothing of the body came for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"nothing of the body came for {seconds:g} s")
+
+
+class HeadTooLarge(ClientFault):
+    """Request line and headers, or what follows a body, are larger than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's headers are larger than {limit} bytes")
+
+
+class HeadStalled(ClientFault):
+    """The headers were not complete `seconds` after their first byte."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the request's headers were not complete within {seconds:g} s")
 
 
 class UnknownModel(ClientFault):
@@ -84,6 +110,13 @@ class Interrupted(GatewayError):
     """A newer message came with `on_busy: restart`; both are answered together, there."""
 
 
+class OutOfTime(GatewayError):
+    """The answer was not complete within `seconds`, all nodes tried included."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the answer was not complete within {seconds:g} s")
+
+
 class CannotServe(GatewayError):
     """Nothing is wrong with the request; `retry_after_ms` says when it makes sense to come back."""
 
@@ -98,6 +131,13 @@ class NodesDown(CannotServe):
 
 class NodesFull(CannotServe):
     """Every node that serves the model is at its cap."""
+
+
+class Draining(CannotServe):
+    """The gateway is shutting down, and this answer outlasted the time it had for that."""
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is shutting down; send the request again")
 
 
 class OperatorFault(GatewayError):

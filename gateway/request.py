@@ -5,21 +5,23 @@ what an engine takes passes through as the client wrote it, and what only the ga
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import xxhash
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, BodyEncoded
 from history.rules import OnBusy
 
 Fields = dict[str, msgspec.Raw]
-HistoryUse = Literal["on", "off"]
+Stateless = Literal["off", "window"]
+"""What is done to the dialogue of a request without a conversation: nothing, or the window's cut."""
 
 MAX_ID = 256
 _MAX_CHOICES = 128
 _MAX_ANSWER_TOKENS = 1_000_000
+_LONGEST_ECHO = 64
 _OURS = frozenset({"conversation", "session_id", "on_busy"})
 # Honoured by engines and never taken from a client: whose cache, which rank, whose turn.
 _ENGINE_ONLY = frozenset(
@@ -31,6 +33,17 @@ _ENGINE_ONLY = frozenset(
 )  # fmt: skip
 _STRIPPED = _OURS | _ENGINE_ONLY
 
+_HISTORY = (b"on", b"off", b"window")
+_WANTED = {
+    "conversation": "a string or an object with an id",
+    "on_busy": "one of queue, restart, reject",
+}
+"""What a field has to be, where msgspec's own message would not say."""
+
+# Everything up to an escape that is half of a surrogate pair. Possessive: linear, whatever the body.
+_BEFORE_HALF = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+(?=\\u)", re.DOTALL
+)
 _EMPTY = re.compile(rb"\[\s*\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -58,6 +71,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     wants_usage: bool
     """Whether the client asked for a usage chunk at the end of the stream."""
     conversation: str | None
+    is_windowed: bool
+    """Whether its own dialogue is to be cut as a conversation's would be."""
     must_exist: bool
     user: str
     character: str
@@ -67,13 +82,19 @@ class ChatRequest(msgspec.Struct, frozen=True):
     body_hash: bytes
 
 
-def read_request(body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key: bool) -> ChatRequest:
-    """Parse a request. Raises `BadRequest` naming the parameter that is wrong."""
+def read_request(
+    body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key: bool, stateless: Stateless = "off"
+) -> ChatRequest:
+    """Parse a request. Raises `BadRequest` naming the parameter that is wrong, or `BodyEncoded`."""
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise BodyEncoded(encoding[:_LONGEST_ECHO].decode("latin-1"))
     fields = _fields(body)
     stream = _read(fields, "stream", bool) or False
     metadata = _read(fields, "metadata", _Metadata) or _Metadata()
     conversation = _conversation(fields, headers, metadata, adopt_cache_key=adopt_cache_key)
-    uses_history = conversation is not None and headers.get(b"x-history", b"on").lower() != b"off"
+    history = _history(headers, has_conversation=conversation is not None)
+    uses_history = conversation is not None and history != b"off"
     _check_bounds(fields, has_history=uses_history)
     return ChatRequest(
         fields=fields,
@@ -82,6 +103,8 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key
         stream=stream,
         wants_usage=_wants_usage(fields),
         conversation=conversation if uses_history else None,
+        is_windowed=conversation is None
+        and (history == b"window" or (history != b"off" and stateless == "window")),
         must_exist=uses_history and conversation is not None and conversation.startswith("conv_"),
         user=_bounded(_user(fields, metadata), "user"),
         character=_bounded(metadata.character or "", "metadata.character"),
@@ -121,7 +144,30 @@ def _fields(body: bytes) -> Fields:
     except msgspec.ValidationError as error:
         raise BadRequest("the body must be a JSON object") from error
     except msgspec.DecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}") from error
+        raise BadRequest(f"the body is not valid JSON: {_reason(error, body)}") from error
+
+
+def _reason(error: msgspec.DecodeError, body: bytes) -> str:
+    """What msgspec says, but of half a surrogate pair it would say that the body was cut off."""
+    reason = str(error)
+    if "surrogate" in reason or "truncated" in reason:
+        before = _BEFORE_HALF.match(body)
+        if before is not None:
+            return f"half of a surrogate pair is no character (byte {before.end()})"
+    return reason
+
+
+def _history(headers: Mapping[bytes, bytes], *, has_conversation: bool) -> bytes:
+    """The wish of the header, empty where there is none."""
+    wish = headers.get(b"x-history", b"").lower()
+    if wish and wish not in _HISTORY:
+        raise BadRequest("x-history must be one of on, off, window", param="x-history")
+    if wish == b"window" and has_conversation:
+        raise BadRequest(
+            "x-history: window is for requests without a conversation: a conversation has its own window",
+            param="x-history",
+        )
+    return wish
 
 
 def _read(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
@@ -131,7 +177,9 @@ def _read(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
     try:
         value: T = msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{name}: {error}", param=name) from error
+        wanted = _WANTED.get(name)
+        message = f"{name} must be {wanted}" if wanted else f"{name}: {error}"
+        raise BadRequest(message, param=name) from error
     return value
 
 
@@ -213,8 +261,3 @@ def _stream_options(fields: Fields) -> bytes:
 def _key(name: str) -> bytes:
     """A field's name as it stands inside quotes."""
     return msgspec.json.encode(name)[1:-1]
-
-
-def header_map(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name in lower case; the last of equal ones counts."""
-    return dict(headers)

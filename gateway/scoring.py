@@ -12,7 +12,9 @@ from gateway.routing.choice import Decision
 from gateway.routing.prefix import PrefixChain, expected_tokens
 from gateway.routing.router import Router
 from gateway.telemetry import CacheKey, Phase, Score
+from history.conversation import Conversation, ConversationKey
 from history.open_turn import OpenTurn
+from history.prompt import Prompt
 
 _BYTES_PER_TOKEN = 4
 """Where no usage tells better. English text; a guess is enough to compare nodes."""
@@ -56,8 +58,22 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
 
 def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: float) -> Prefix:
     """A conversation's prompt: its binding says which node has it, and how much."""
-    messages, binding = turn.prompt.messages, turn.layout.conversation.binding
-    chain = chains.chain(_root(request), messages)
+    conversation = turn.layout.conversation
+    return prefix_of_prompt(request, turn.key, conversation, turn.prompt, router, now=now)
+
+
+def prefix_of_prompt(
+    request: ChatRequest,
+    conversation_key: ConversationKey,
+    conversation: Conversation,
+    prompt: Prompt,
+    router: Router,
+    *,
+    now: float,
+) -> Prefix:
+    """Any prompt of a conversation, also one that no user waits for."""
+    parts, binding = prompt.parts, conversation.binding
+    chain = chains.chain(_root(request), parts)
     reusable, known = 0, 0
     if binding is not None and binding.prefix in chain.links:
         known = chain.links.index(binding.prefix) + 1
@@ -67,15 +83,15 @@ def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now
         held = router.held(chain.links[-_RECENT:], now) | {binding.node: binding.tokens}
     else:
         held = router.held(chain.links, now)
-    new_bytes = sum(len(message) for message in messages[known:])
+    new_bytes = sum(len(part) for part in parts[known:])
     return Prefix(
         chain=chain,
-        key=xxhash.xxh3_128_digest(f"{turn.key.tenant}\0{turn.key.id}".encode()),
+        key=xxhash.xxh3_128_digest(f"{conversation_key.tenant}\0{conversation_key.id}".encode()),
         prompt_tokens=reusable + new_bytes // _BYTES_PER_TOKEN,
         held=held,
         bound_to=binding.node if binding is not None else None,
         reusable=reusable,
-        phase=_phase(turn, has_prefix=bool(known)),
+        phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
     )
 
 
@@ -92,12 +108,6 @@ def score(
         reusable_tokens=expected_tokens(prefix.reusable, usage.prompt_tokens, block_size),
         cached_tokens=usage.cached,
     )
-
-
-def _phase(turn: OpenTurn, *, has_prefix: bool) -> Phase:
-    if turn.layout.conversation.turn_count == 0:
-        return "first"
-    return "warm" if has_prefix else "cut"
 
 
 def _root(request: ChatRequest) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -45,13 +46,31 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """Take a port (0: a free one). Raises `CannotListen` naming the setting that chooses another."""
+    """Take a port (0: a free one). Raises `CannotListen` naming the setting that is to be changed.
+
+    `setting` is the port's; the host's is called like it.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}. Set another {setting}.") from error
+    except (OSError, OverflowError) as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {_remedy(error, setting)}") from error
+
+
+def _remedy(error: OSError | OverflowError, setting: str) -> str:
+    """Why a port could not be taken, and what to do about it."""
+    host_setting = setting.replace("port", "host")
+    option = "--" + setting.rpartition(".")[2].replace("_", "-")
+    if isinstance(error, OverflowError):
+        return f"a port is a number up to 65535; set another {option} (setting {setting})"
+    number = error.errno or 0
+    # The resolver's own numbers are below 0.
+    reason = os.strerror(number) if number > 0 else "there is no such host"
+    if number == errno.EADDRINUSE:
+        return f"{reason}; stop what listens there, or choose another {option} (setting {setting})"
+    if number == errno.EACCES:
+        return f"{reason}; choose a port from 1024 up with {option} (setting {setting})"
+    return f"{reason}; set {host_setting} to an address of this machine"
 
 
 def url_of(listening: socket.socket) -> str:

@@ -4,13 +4,25 @@ Sections that rule a part of the core are that part's own records, so a setting 
 code it rules. Unknown keys are refused by the loader (`config_file`). A 41st key needs an ADR.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from gateway.config_file.forms import (
+    Form,
+    between,
+    distinct_nodes,
+    header_text,
+    host,
+    node_address,
+    port,
+)
 from gateway.nodes.connection import Patience
 from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
+from gateway.upkeep_rules import UpkeepRules
+from history.redis_place import Durability, RedisPlace, parse_place
 from history.rules import DialogueRules
 
 
@@ -38,11 +50,25 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where dialogues are kept."""
 
     url: str = "redis://127.0.0.1:6379/0"
-    """`memory` keeps them in this process only, for trying things."""
+    """A server, a cluster or sentinels: docs/redis.md. `memory` keeps them in this process only."""
+    password: str = ""
+    """Takes the place of the one in the URL, and may hold any character."""
     pool_size: int = 64
     timeout_s: float = 2.0
     ttl_days: float = 0.0
     """Conversations without activity are deleted after so many days; 0: never."""
+    durability: Durability = Durability()
+
+    def __post_init__(self) -> None:
+        if self.durability.wait_replicas and self.durability.wait_s >= self.timeout_s:
+            raise ValueError(
+                f"durability.wait_s ({self.durability.wait_s:g}) must be below timeout_s ({self.timeout_s:g})"
+            )
+
+    @property
+    def place(self) -> RedisPlace:
+        """Where `url` and `password` lead to. Raises `ValueError` for `memory`, which is no place."""
+        return parse_place(self.url, password=self.password)
 
 
 class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +78,11 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Let `prompt_cache_key` and `metadata.session_id` name a conversation."""
     on_disconnect: Literal["drop", "incomplete"] = "drop"
     """What becomes of a turn whose client left before the answer was complete."""
+    stateless: Literal["off", "window"] = "off"
+    """What is done to the dialogue of a request without a conversation, unless its `x-history` says: with
+    `window`, the turns that a conversation's window would not show are left out."""
     rules: DialogueRules = DialogueRules()
+    upkeep: UpkeepRules = UpkeepRules()
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,3 +95,54 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing: RoutingRules = RoutingRules()
     relay: Patience = Patience()
     nodes: tuple[NodeSpec, ...] = ()
+
+
+def _store_url(url: str) -> str:
+    try:
+        if url != "memory":
+            parse_place(url)
+    except ValueError as error:
+        return f"{error}, or memory"
+    return ""
+
+
+_DAY_S = 86_400
+_SPAN = between(0.001, _DAY_S)
+FORMS: Mapping[str, Form] = {
+    "server.host": host,
+    "server.port": port,
+    "server.admin_host": host,
+    "server.admin_port": port,
+    "server.max_body_bytes": between(1, 2**40),
+    "server.drain_s": between(0, _DAY_S),
+    "store.url": _store_url,
+    "store.durability.wait_replicas": between(0, 16),
+    "store.durability.wait_s": _SPAN,
+    "store.pool_size": between(1, 10_000),
+    "store.timeout_s": _SPAN,
+    "store.ttl_days": between(0, 36_500),
+    "history.rules.queue_limit": between(0, 1_000_000),
+    "history.rules.queue_wait_s": between(0, _DAY_S),
+    "history.rules.lease_s": between(1, _DAY_S),
+    "history.rules.compaction.lead_turns": between(0, 1000),
+    "history.rules.compaction.max_tokens": between(16, 100_000),
+    "history.rules.compaction.max_facts": between(0, 1000),
+    "history.upkeep.workers": between(1, 1000),
+    "history.upkeep.queue_limit": between(0, 1_000_000),
+    "history.upkeep.idle_wait_s": between(0, _DAY_S),
+    "routing.spill_gain_s": between(0, _DAY_S),
+    "routing.min_match_tokens": between(0, 10**9),
+    "routing.load_bound": between(1, 1_000_000),
+    "routing.retention_s": between(0, 365 * _DAY_S),
+    "routing.waiting_s": between(0, _DAY_S),
+    "relay.connect_s": _SPAN,
+    "relay.first_byte_s": _SPAN,
+    "relay.idle_s": _SPAN,
+    "relay.total_s": _SPAN,
+    "nodes": distinct_nodes,
+    "nodes[].url": node_address,
+    "nodes[].weight": between(0.001, 1_000_000),
+    "nodes[].max_running": between(0, 1_000_000),
+    "nodes[].api_key": header_text,
+}
+"""What a setting's type does not say of its value, by the setting's path; the loader checks it."""

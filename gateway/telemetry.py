@@ -18,7 +18,8 @@ Phase = Literal["first", "warm", "cut", "stateless"]
 """Where a turn stands: a dialogue's first, between two cuts, the first after a cut, or outside of any."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_MINUTES = 24 * 60
+MINUTES = 24 * 60
+"""How far back the time series goes."""
 
 
 class CacheKey(msgspec.Struct, frozen=True):
@@ -100,7 +101,9 @@ class Telemetry(Collector):
 
     def __init__(self) -> None:
         self.cache: dict[CacheKey, CacheTally] = defaultdict(CacheTally)
-        self.minutes: deque[tuple[int, CacheTally]] = deque(maxlen=_MINUTES)
+        self.background: dict[str, CacheTally] = defaultdict(CacheTally)
+        """What no user waited for, by purpose: a cost, and no part of the hit rate."""
+        self.minutes: deque[tuple[int, CacheTally]] = deque(maxlen=MINUTES)
         self.requests: Counter[tuple[str, int]] = Counter()
         """By model asked for (served ones only) and HTTP status."""
         self.events: Counter[str] = Counter()
@@ -127,8 +130,11 @@ class Telemetry(Collector):
     def collect(self) -> Iterator[Metric]:
         """For Prometheus."""
         yield from self._cache_metrics()
+        yield from self._background_metrics()
         requests = CounterMetricFamily(
-            "friendo_requests", "Chat completions by model and HTTP status.", labels=("model", "status")
+            "friendo_requests",
+            "Requests answered or refused, by model and HTTP status.",
+            labels=("model", "status"),
         )
         for (model, status), count in self.requests.items():
             requests.add_metric((model, str(status)), count)
@@ -148,6 +154,17 @@ class Telemetry(Collector):
         )
         overhead.add_metric((), self.overhead.cumulative(), self.overhead.total)
         yield overhead
+
+    def _background_metrics(self) -> Iterator[Metric]:
+        for name in ("answers", "prompt_tokens", "cached_tokens", "completion_tokens"):
+            family = CounterMetricFamily(
+                f"friendo_background_{name}",
+                f"{name.replace('_', ' ')} of calls that no user waited for.".capitalize(),
+                labels=("purpose",),
+            )
+            for purpose, tally in self.background.items():
+                family.add_metric((purpose,), getattr(tally, name))
+            yield family
 
     def _cache_metrics(self) -> Iterator[Metric]:
         labels = ("model", "node", "route", "phase")

@@ -11,5 +11,5 @@ class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: int = 4
     queue_limit: int = 1000
     """Conversations that may wait; what comes then is left for their next turn."""
-    idle_wait_s: float = 5.0
+    idle_wait_s: float = 30.0
     """How long a call waits for its node to have nothing else to do; then a warm-up is left out."""

@@ -1,30 +1,35 @@
-"""The wire to Redis or Valkey: a bounded set of connections, one deadline per call, one retry.
+"""Calls to the store: one deadline each, a bounded number at once, scripts by their digest.
 
-redis-py's own client spends as much CPU on a call as the rest of it (its pool's locks, a task per
-write to time it, arguments packed in Python, telemetry), so this drives its connections directly.
-It is the one place where redis-py's exceptions end: what leaves here is `StoreUnavailable`.
+It is the one place where redis-py's exceptions end: what leaves here is `StoreUnavailable`. Where replicas
+are waited for, `WAIT` goes out behind the call on the same connection, in the same round trip.
 """
 
 import asyncio
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from hiredis import pack_command
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from history.errors import StoreUnavailable
+from history.redis_client import reason
+from history.redis_place import Durability, RedisPlace, parse_place
+from history.redis_route import route_to
+from history.redis_wire import Command, Wire
 
 Argument = bytes | str | int | float
+
+_PROMISE_NOTHING = frozenset(
+    {"renew", "release", "leave", "rebind", "read", "load", "branch", "branches", "ratings"}
+    | {"PING", "ZRANGE", "EXISTS"}
+)
+# A server that carries out a call for the second time may find nothing left to write, and WAIT looks at the
+# last write of its own connection: without one it would vouch for what no replica has. So one is made.
+_SETTLE = "redis.call('SET', KEYS[1], '') redis.call('UNLINK', KEYS[1])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,88 +49,112 @@ def load_script(name: str, *, prelude: str = "") -> Script:
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-class RedisLink:
-    """Sends commands to one server. Opens nothing before the first one.
+class Unconfirmed(StoreUnavailable):
+    """Too few replicas said in time that they have what was written: it may stay, or a failover loses it."""
 
-    Every command must be safe to send twice: after a lost connection it is sent once more on a fresh
-    one. `sent` counts what went out, retries included, by the name of the script or command.
+
+class RedisLink:
+    """Sends commands to the place. Opens nothing before the first one.
+
+    Every command must be safe to send twice: after a lost connection it is sent once more to a single
+    server, and until the deadline where another one may take over. `sent` counts what went out, repeats
+    included, by the name of the script or command.
+
+    A call raises `StoreUnavailable`, of which `Unconfirmed` is one kind. The constructor raises `ValueError`
+    for a URL that means no place.
     """
 
-    def __init__(self, url: str, *, size: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        place: RedisPlace | str,
+        *,
+        size: int,
+        timeout_s: float,
+        durability: Durability | None = None,
+    ) -> None:
         self.sent: Counter[str] = Counter()
         self._timeout_s = timeout_s
+        self._durability = durability or Durability()
         self._slots = asyncio.Semaphore(size)
-        self._idle: list[AbstractConnection] = []
-        self._closed = False
-        # Only a parser of URLs and a maker of connections. Timeouts are ours, one around the whole call.
-        self._maker = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=None,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            driver_info=None,
-        )
+        self._route = route_to(parse_place(place) if isinstance(place, str) else place, timeout_s=timeout_s)
 
     async def run(self, script: Script, keys: Sequence[bytes], *arguments: Argument) -> Any:
         """Run a script by its digest, or by its source where the server does not know it yet."""
-        with _translated():
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                try:
-                    return await self._ask(script.name, ("EVALSHA", script.sha, len(keys), *keys, *arguments))
-                except NoScriptError:
-                    return await self._ask(script.name, ("EVAL", script.source, len(keys), *keys, *arguments))
+        rest = (len(keys), *keys, *arguments)
+        return await self._call(
+            script.name, keys[0], ("EVALSHA", script.sha, *rest), ("EVAL", script.source, *rest)
+        )
 
     async def command(self, name: str, *arguments: Argument) -> Any:
-        """Send one command."""
-        with _translated():
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                return await self._ask(name, (name, *arguments))
+        """Send one command; its first argument is its key."""
+        key = arguments[0] if arguments else None
+        assert key is None or isinstance(key, bytes)
+        return await self._call(name, key, (name, *arguments))
 
     async def close(self) -> None:
         """Close the idle connections now and those in use when their call ends."""
-        self._closed = True
-        while self._idle:
-            await self._idle.pop().disconnect()
+        await self._route.close()
 
-    async def _ask(self, name: str, command: tuple[Argument, ...]) -> Any:
+    async def _call(self, name: str, key: bytes | None, *forms: Command) -> Any:
+        """The answer to the first form that the server understands."""
+        behind = self._acknowledgement(name, key)
         try:
-            return await self._exchange(name, command)
-        except RedisConnectionError:
-            # The server was restarted, most likely, and took every idle connection with it.
-            while self._idle:
-                await self._idle.pop().disconnect(nowait=True)
-            return await self._exchange(name, command)
+            async with asyncio.timeout(self._timeout_s) as deadline, self._slots:
+                until = deadline.when() or 0.0
+                for form in forms:
+                    answers = await self._deliver(name, key, (form, *behind), until)
+                    if not isinstance(answers[0], NoScriptError):
+                        break
+        except TimeoutError as error:
+            self._route.doubt()
+            raise StoreUnavailable("the store did not answer in time") from error
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the store did not answer: {reason(error)}") from error
+        if behind:
+            self._check(answers[-1])
+        return answers[0]
 
-    def _connection(self) -> AbstractConnection:
-        return self._maker.connection_class(**self._maker.connection_kwargs)
+    async def _deliver(
+        self, name: str, key: bytes | None, commands: Sequence[Command], until: float
+    ) -> list[Any]:
+        """The answers, from whichever server has the key at last. Raises what no further try would mend."""
+        asked: Wire | None = None
+        for attempt in itertools.count():
+            try:
+                wire = asked or await self._route.wire(key)
+                self.sent[name] += 1
+                if asked is None:
+                    answers = await wire.exchange(commands)
+                else:  # ASKING holds for the next command only
+                    pairs = [part for command in commands for part in (("ASKING",), command)]
+                    answers = (await wire.exchange(pairs))[1::2]
+                if not isinstance(answers[0], RedisError) or isinstance(answers[0], NoScriptError):
+                    return answers
+                refusal: RedisError = answers[0]
+            except RedisError as error:
+                refusal = error
+            asked = await self._route.after(refusal, attempt, until)
+        raise AssertionError("unreachable: the route ends the attempts")
 
-    async def _exchange(self, name: str, command: tuple[Argument, ...]) -> Any:
-        connection = self._idle.pop() if self._idle else self._connection()
-        self.sent[name] += 1
-        reusable = False
-        try:
-            packed = pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of one
-            await connection.send_packed_command(packed, check_health=False)
-            answer = await connection.read_response()
-            reusable = True
-        except ResponseError:
-            reusable = True
-            raise
-        finally:
-            if reusable and not self._closed:
-                self._idle.append(connection)
-            else:  # also when cancelled: its answer is still to come and belongs to nobody
-                await connection.disconnect(nowait=True)
-        return answer
+    def _acknowledgement(self, name: str, key: bytes | None) -> tuple[Command, ...]:
+        """What goes out behind a call whose effect a caller will be promised."""
+        if not self._durability.wait_replicas or key is None or name in _PROMISE_NOTHING:
+            return ()
+        settled = key[: key.index(b"}") + 1] + b":settled"
+        return (
+            ("EVAL", _SETTLE, 1, settled),
+            ("WAIT", self._durability.wait_replicas, int(self._durability.wait_s * 1000)),
+        )
 
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise StoreUnavailable("the store did not answer in time") from error
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"the store did not answer: {error}") from error
+    def _check(self, acknowledged: Any) -> None:
+        wanted = self._durability.wait_replicas
+        if not isinstance(acknowledged, RedisError) and acknowledged >= wanted:
+            return
+        self._route.doubt()  # replicas that are gone may follow another master by now
+        if isinstance(acknowledged, RedisError):
+            refusal = f"the store did not wait for its replicas: {acknowledged}"
+            raise Unconfirmed(refusal) from acknowledged
+        raise Unconfirmed(
+            f"{acknowledged} of {wanted} replicas confirmed in time; what was written may get lost, "
+            "so it counts as not written"
+        )

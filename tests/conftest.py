@@ -133,14 +133,25 @@ def unused_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
-    """A stub vLLM node of this module."""
-    with running_stub() as node:
+def stub(request: pytest.FixtureRequest) -> Iterator[Stub]:
+    """A stub vLLM node of this module; `STUB` there says in what it differs from others."""
+    with running_stub(**getattr(request.module, "STUB", {})) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
-def gateway(stub: Stub) -> Iterator[Gateway]:
-    """A gateway of this module over its stub node, with dialogues in memory and without keys."""
-    with running_gateway(f"vllm={stub.url}") as process:
+def gateway(request: pytest.FixtureRequest, stub: Stub) -> Iterator[Gateway]:
+    """A gateway of this module over its stub node, with dialogues in memory and without keys.
+
+    `GATEWAY` in the module are its options.
+    """
+    options: tuple[str, ...] = getattr(request.module, "GATEWAY", ())
+    with running_gateway(f"vllm={stub.url}", options=options) as process:
         yield process
+
+
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Each store that a gateway can have."""
+    url: str = "memory" if request.param == "memory" else request.getfixturevalue("valkey_url")
+    return url

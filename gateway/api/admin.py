@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.api.health import Readiness, health_routes
 from gateway.api.public import handle_faults
 from gateway.keys.key import require
 from gateway.ports import Authenticator
 from gateway.routing.node import Node
-from gateway.telemetry import CacheTally, Telemetry, registry_of
+from gateway.telemetry import MINUTES, CacheTally, Telemetry, registry_of
 
 
 def admin_app(
@@ -34,7 +34,7 @@ def admin_app(
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin_only)])
 
     @routes.get("/cache")
-    async def cache(minutes: Annotated[int, "how far the time series goes back"] = 60) -> dict[str, Any]:
+    async def cache(minutes: Annotated[int, Query(ge=1, le=MINUTES)] = 60) -> dict[str, Any]:
         return cache_report(telemetry, minutes=minutes)
 
     @routes.get("/nodes")
@@ -46,7 +46,7 @@ def admin_app(
 
 
 def cache_report(telemetry: Telemetry, *, minutes: int) -> dict[str, Any]:
-    """Hits expected and actual: in all, apart by model, node, route and phase, and by minute."""
+    """Hits expected and actual: in all, apart by model, node, route and phase, and for the last minutes."""
     total = CacheTally()
     by = []
     for key, tally in telemetry.cache.items():
@@ -54,10 +54,14 @@ def cache_report(telemetry: Telemetry, *, minutes: int) -> dict[str, Any]:
         by.append(
             {"model": key.model, "node": key.node, "route": key.route, "phase": key.phase} | _tally(tally)
         )
-    series = [
-        {"at": minute * 60} | _tally(tally) for minute, tally in list(telemetry.minutes)[-max(1, minutes) :]
-    ]
-    return {"total": _tally(total), "by": by, "series": series, "events": dict(telemetry.events)}
+    series = [{"at": minute * 60} | _tally(tally) for minute, tally in list(telemetry.minutes)[-minutes:]]
+    return {
+        "total": _tally(total),
+        "by": by,
+        "background": {purpose: _tally(tally) for purpose, tally in telemetry.background.items()},
+        "series": series,
+        "events": dict(telemetry.events),
+    }
 
 
 def _tally(tally: CacheTally) -> dict[str, Any]:

@@ -51,6 +51,14 @@ class Envelope(msgspec.Struct, frozen=True):
             advice.append((b"retry-after", b"%d" % seconds))
         return tuple(advice)
 
+    def response_headers(self, request_id: str) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of a response that is this error and nothing else."""
+        return (
+            (b"content-type", b"application/json"),
+            (b"x-request-id", request_id.encode()),
+            *self.headers(),
+        )
+
 
 def envelope(error: Exception) -> Envelope:
     """The envelope for a fault; anything unforeseen is a 500 that tells nothing of the inside."""
@@ -81,9 +89,19 @@ def _busy(error: Any) -> Envelope:
     return Envelope(409, _CONFLICT, error.reason, "conversation_busy", None, True, retry_after_ms)
 
 
+def _late(error: Any) -> Envelope:
+    return Envelope(408, _REQUEST, str(error), "request_timeout", should_retry=True)
+
+
 def _store_away(_: Any) -> Envelope:
-    message = "the store of dialogues does not answer; nothing was stored"
+    message = "the store of dialogues does not answer; send the message again"
     return Envelope(503, _SERVER, message, "store_unavailable", None, True, 1000)
+
+
+def _store_refused(_: Any) -> Envelope:
+    """What it said is for the operator's eyes: it names hosts, versions and settings."""
+    message = "the store of dialogues refuses to serve this; the gateway's log has its reason"
+    return Envelope(503, _SERVER, message, "store_refused")
 
 
 _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
@@ -92,7 +110,10 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     gateway.TooLarge: lambda e: Envelope(
         413, _REQUEST, f"the body is larger than {e.limit} bytes", "request_too_large"
     ),
-    gateway.BodyStalled: lambda e: Envelope(408, _REQUEST, str(e), "request_timeout", should_retry=True),
+    gateway.BodyEncoded: lambda e: Envelope(415, _REQUEST, str(e), "unsupported_content_encoding"),
+    gateway.BodyStalled: _late,
+    gateway.HeadStalled: _late,
+    gateway.HeadTooLarge: lambda e: Envelope(431, _REQUEST, str(e), "request_header_too_large"),
     gateway.UnknownModel: lambda e: Envelope(
         404,
         _REQUEST,
@@ -117,8 +138,13 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     gateway.NodesFull: _overloaded,
     gateway.NodesDown: _away,
     gateway.NodeBusy: _overloaded,
+    gateway.OutOfTime: lambda e: Envelope(504, _SERVER, str(e), "deadline_exceeded"),
     gateway.NodeFault: lambda e: Envelope(
         502, _SERVER, f"the model's node failed: {e}", "node_failed", should_retry=True
+    ),
+    # the gateway's own
+    gateway.Draining: lambda e: Envelope(
+        503, _SERVER, str(e), "shutting_down", should_retry=True, retry_after_ms=e.retry_after_ms
     ),
     # the store's
     history.ConversationErased: lambda _: Envelope(
@@ -131,5 +157,6 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
         "conversation_busy",
         should_retry=True,
     ),
-    history.StoreFault: _store_away,
+    history.StoreUnavailable: _store_away,
+    history.StoreFault: _store_refused,
 }

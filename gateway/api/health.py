@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from gateway.fault_log import without_quotes
 from gateway.routing.node import Node
 from history.errors import StoreFault
 
@@ -28,7 +29,7 @@ class Readiness:
         try:
             await self._ping_store()
         except StoreFault as fault:
-            found.append(f"the store of dialogues does not answer: {fault}")
+            found.append(f"the store of dialogues: {without_quotes(str(fault))}")
         return found + _unserved(self._nodes())
 
 

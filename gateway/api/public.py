@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from gateway.api.chat_cycle import request_id
 from gateway.api.chat_protocol import CHAT_PATH
 from gateway.api.envelope import Envelope, envelope
 from gateway.api.health import Readiness, health_routes
-from gateway.errors import GatewayError, UnknownModel
+from gateway.errors import BadRequest, GatewayError, UnknownModel
 from gateway.keys.key import require
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
@@ -60,18 +62,32 @@ def handle_faults(app: FastAPI) -> None:
     """Every fault of these routes in OpenAI's envelope, what the framework raises included."""
 
     @app.exception_handler(GatewayError)
-    async def fault(_: Request, error: GatewayError) -> Response:
-        return _shown(envelope(error))
+    async def fault(request: Request, error: GatewayError) -> Response:
+        return _shown(request, envelope(error))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return _shown(Envelope(error.status_code, "invalid_request_error", message), error.headers)
+        shown = Envelope(error.status_code, "invalid_request_error", message)
+        return _shown(request, shown, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        param = ".".join(map(str, first["loc"][1:]))  # the first part says where: query, path, body
+        return _shown(request, envelope(BadRequest(f"{param}: {first['msg']}", param=param or None)))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Starlette raises it again behind this answer, and uvicorn logs it.
+        return _shown(request, envelope(error))
 
 
-def _shown(shown: Envelope, own: Mapping[str, str] | None = None) -> Response:
-    headers = {**(own or {}), **{name.decode(): value.decode() for name, value in shown.headers()}}
-    return Response(shown.json(), shown.status, headers, media_type="application/json")
+def _shown(request: Request, shown: Envelope, own: Mapping[str, str] | None = None) -> Response:
+    given = request.headers.get("x-request-id", "").encode("latin-1")
+    headers = shown.response_headers(request_id({b"x-request-id": given}))
+    named = {name.decode(): value.decode() for name, value in headers}
+    return Response(shown.json(), shown.status, {**(own or {}), **named})
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -21,12 +21,12 @@ def check_config(
     """Print the effective settings with their secrets masked, or every mistake in them."""
     import yaml
 
-    from gateway.config_file import ConfigNotFound, InvalidConfig, config_path, load_path, masked
-    from gateway.settings import Settings
+    from gateway.cli.settings_file import read_settings
+    from gateway.config_file import ConfigNotFound, InvalidConfig, config_path, masked
 
     try:
         path = file or config_path(os.environ)
-        settings = load_path(Settings, path, os.environ, overrides or ())
+        settings = read_settings(path, os.environ, overrides or ())
     except (ConfigNotFound, InvalidConfig) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from gateway.config_file import config_path, load_path
+from gateway.cli.settings_file import checked, read_settings
+from gateway.config_file.forms import redis_address
 from gateway.errors import BadOption
-from gateway.settings import Settings
 from training.redis_queue import queue_address
 
 
@@ -22,7 +22,10 @@ def job_addresses(redis: str | None, queue_redis: str | None) -> JobAddresses:
 
     Raises BadOption, or what the configuration file's reader raises.
     """
-    records = redis or load_path(Settings, config_path(os.environ), os.environ).store.url
+    for option, given in (("--redis", redis), ("--queue-redis", queue_redis)):
+        if given is not None:
+            checked(option, redis_address, given)
+    records = redis or read_settings(None, os.environ).store.url
     try:
         queue = queue_address(queue_redis, database=None) if queue_redis else queue_address(records)
     except ValueError as error:

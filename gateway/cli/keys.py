@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 keys = typer.Typer(help="API keys: make, show and revoke them.", no_args_is_help=True)
 
+_COLUMNS = ("id", "tenant", "name", "scopes", "models", "created", "expires", "state")
 _ANSWER_WITHIN_S = 5.0
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 _SPAN_S = {"h": 3600, "d": 86400, "w": 7 * 86400}
@@ -69,13 +70,21 @@ def show(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's keys.")] = None,
     redis: _Redis = None,
 ) -> None:
-    """Show every key's id, owner, reach and state; never the key itself."""
-    from rich.console import Console
+    """Show every key's id, owner, reach and state; never the key itself.
 
+    On a terminal as a table; elsewhere a line for each key, its fields separated by tabs, the id first.
+    """
     with _reported():
         table = _in_store(redis, lambda store: store.table())
     found = [key for key in table.keys if tenant is None or key.grant.tenant == tenant]
-    Console().print(_as_table(found, now=time.time()))
+    rows = [_fields(key, now=time.time()) for key in sorted(found, key=_owner_and_age)]
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_as_table(rows))
+    else:
+        for row in rows:
+            print("\t".join(" ".join(field.split()) for field in row))
     for key_id in table.unreadable:
         print(f"{key_id}: a newer version wrote this key; it opens nothing here", file=sys.stderr)
 
@@ -98,24 +107,38 @@ def revoke(
     print(f"Key {key_id} is {'deleted' if forget else 'revoked'}; gateways refuse it within two seconds.")
 
 
-def _as_table(found: Sequence["Key"], *, now: float) -> "Table":
+def _as_table(rows: Sequence[Sequence[str]]) -> "Table":
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("id", "tenant", "name", "scopes", "models", "created", "expires", "state")
-    for key in sorted(found, key=lambda key: (key.grant.tenant, key.created_at)):
-        grant = key.grant
-        table.add_row(
-            key.id,
-            grant.tenant,
-            escape(grant.name),
-            " ".join(sorted(grant.scopes)),
-            escape(" ".join(sorted(grant.models))) or "all",
-            _day(key.created_at),
-            _day(grant.expires_at) if grant.expires_at is not None else "never",
-            _state(key, now=now),
-        )
+    # Whoever revokes a key needs the whole of its id; everything else may be folded.
+    first, *others = _COLUMNS
+    longest = max((len(row[0]) for row in rows), default=0)
+    table = Table(
+        Column(first, no_wrap=True, overflow="fold", min_width=longest),
+        *(Column(name, overflow="fold") for name in others),
+    )
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
+
+
+def _fields(key: "Key", *, now: float) -> tuple[str, ...]:
+    grant = key.grant
+    return (
+        key.id,
+        grant.tenant,
+        grant.name,
+        " ".join(sorted(grant.scopes)),
+        " ".join(sorted(grant.models)) or "all",
+        _day(key.created_at),
+        _day(grant.expires_at) if grant.expires_at is not None else "never",
+        _state(key, now=now),
+    )
+
+
+def _owner_and_age(key: "Key") -> tuple[str, float]:
+    return key.grant.tenant, key.created_at
 
 
 def _state(key: "Key", *, now: float) -> str:
@@ -150,27 +173,28 @@ def _seconds(span: str) -> float:
 
 
 def _settings() -> "Settings":
-    from gateway.config_file import config_path, load_path
-    from gateway.settings import Settings
+    from gateway.cli.settings_file import read_settings
 
-    return load_path(Settings, config_path(os.environ), os.environ)
+    return read_settings(None, os.environ)
 
 
 def _in_store(url: str | None, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
     """What `use` makes of the store at `url`, or at the settings' store."""
-    return asyncio.run(_used(url or _settings().store.url, use))
+    from gateway.config_file.forms import redis_address
+    from gateway.errors import BadOption
+
+    url = url or _settings().store.url
+    if wrong := redis_address(url):
+        raise BadOption(f"keys live in Redis, give its address with --redis: {wrong}")
+    return asyncio.run(_used(url, use))
 
 
 async def _used(url: str, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
     from redis.asyncio import Redis
 
-    from gateway.errors import BadRequest
     from gateway.keys.redis_keys import RedisKeys
 
-    try:
-        client = Redis.from_url(url, socket_timeout=_ANSWER_WITHIN_S, socket_connect_timeout=_ANSWER_WITHIN_S)
-    except ValueError as error:
-        raise BadRequest(f"keys live in Redis, give its address with --redis redis://...: {error}") from error
+    client = Redis.from_url(url, socket_timeout=_ANSWER_WITHIN_S, socket_connect_timeout=_ANSWER_WITHIN_S)
     async with client:
         return await use(RedisKeys(client))
 

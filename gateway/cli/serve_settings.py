@@ -1,15 +1,24 @@
-"""From the options of `friendo serve` to settings: a file or none, and what the options say on top."""
+"""From the options of `friendo serve` to settings: a file or none, and what the options say on top.
+
+An option's value is held against the form of the setting it stands for here already, so that the complaint
+names the option that was typed.
+"""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from gateway.config_file import config_path, load, load_path
+from gateway.cli.settings_file import checked, read_settings, settings_without_file
+from gateway.config_file.forms import distinct_nodes, node_address, port
 from gateway.errors import BadOption
 from gateway.local.embedded import embedded_valkey
-from gateway.settings import Settings
+from gateway.routing.node import Engine
+from gateway.settings import FORMS, Settings
+
+_ENGINES = typing.get_args(Engine)
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -31,15 +40,17 @@ def resolve(options: Options, env: Mapping[str, str]) -> Iterator[Settings]:
 
     Raises `BadOption`, or what the configuration file's reader raises.
     """
+    nodes = [_node(text, options.models) for text in options.nodes]
+    _check(options, nodes)
     with contextlib.ExitStack() as stack:
         url = options.redis
         if url == "embedded":
-            url = stack.enter_context(embedded_valkey(_data_folder(env) / "valkey"))
-        overrides = [*_assignments(options, url), *options.overrides]
-        if options.config is None and options.nodes:
-            yield load(Settings, "", env, overrides)
+            url = stack.enter_context(embedded_valkey(_data_folder(env)))
+        overrides = [*_assignments(options, nodes, url), *options.overrides]
+        if options.config is None and nodes:
+            yield settings_without_file(env, overrides)
         else:
-            yield load_path(Settings, options.config or config_path(env), env, overrides)
+            yield read_settings(options.config, env, overrides)
 
 
 def _data_folder(env: Mapping[str, str]) -> Path:
@@ -47,9 +58,24 @@ def _data_folder(env: Mapping[str, str]) -> Path:
     return Path(home) / "friendo"
 
 
-def _assignments(options: Options, url: str | None) -> Iterator[str]:
-    if options.nodes:
-        nodes = [_node(text, options.models) for text in options.nodes]
+def _check(options: Options, nodes: list[dict[str, object]]) -> None:
+    if wrong := distinct_nodes(nodes):
+        raise BadOption(f"--node: {wrong}")
+    if options.redis is not None:
+        checked("--redis", _redis_option, options.redis)
+    if options.port is not None:
+        checked("--port", port, options.port)
+    if options.admin_port is not None:
+        checked("--admin-port", port, options.admin_port)
+
+
+def _redis_option(value: str) -> str:
+    wrong = FORMS["store.url"](value) if value != "embedded" else ""
+    return f"{wrong} or embedded" if wrong else ""
+
+
+def _assignments(options: Options, nodes: Sequence[dict[str, object]], url: str | None) -> Iterator[str]:
+    if nodes:
         yield f"nodes={msgspec.json.encode(nodes).decode()}"
     if url is not None:
         yield f"store.url={url}"
@@ -65,4 +91,7 @@ def _node(text: str, models: tuple[str, ...]) -> dict[str, object]:
     engine, separator, url = text.partition("=")
     if not separator:
         raise BadOption(f"--node takes ENGINE=URL, for example vllm=http://127.0.0.1:8000, not {text!r}")
+    if engine not in _ENGINES:
+        raise BadOption(f"--node: expected one of {', '.join(_ENGINES)} before the =, got {engine!r}")
+    checked("--node", node_address, url)
     return {"engine": engine, "url": url, "models": models}

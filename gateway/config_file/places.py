@@ -1,4 +1,4 @@
-"""Which configuration file counts: `config/<RUNTIME_ENV>.yaml`, here or beside the program."""
+"""Which configuration counts: `config/<RUNTIME_ENV>.yaml` and `config/prompts/`, here or installed."""
 
 import re
 from collections.abc import Mapping
@@ -24,8 +24,7 @@ def config_path(env: Mapping[str, str]) -> Path:
     name = env.get("RUNTIME_ENV") or DEFAULT_ENV
     if not _NAME.fullmatch(name):
         raise ConfigNotFound(f"RUNTIME_ENV={name!r} is no name; it is made of letters, digits, _ and -")
-    package = Path(gateway.__file__).parent
-    folders = (Path.cwd() / "config", package / "config", package.parent / "config")
+    folders = _folders()
     for folder in folders:
         path = folder / f"{name}.yaml"
         if path.is_file():
@@ -35,3 +34,14 @@ def config_path(env: Mapping[str, str]) -> Path:
         f"RUNTIME_ENV is {name}, but there is no {name}.yaml in {', '.join(map(str, folders))}. "
         f"Known environments: {', '.join(known) or 'none'}."
     )
+
+
+def prompts_folder() -> Path:
+    """Where the texts of the gateway's own instructions to models are; the first that exists counts."""
+    folders = [folder / "prompts" for folder in _folders()]
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
+def _folders() -> tuple[Path, Path, Path]:
+    package = Path(gateway.__file__).parent
+    return Path.cwd() / "config", package / "config", package.parent / "config"

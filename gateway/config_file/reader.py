@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.config_file.forms import Form
 from gateway.config_file.layers import Given
 from gateway.config_file.masking import MASK, is_secret, masked_text
 from gateway.config_file.placeholders import MissingSecret, has_placeholder, replaced
@@ -24,6 +25,7 @@ _SHOWN_LENGTH = 60
 _PLAIN_WORDS = {"`object`": "a section", "`array`": "a list", "`null`": "nothing", "`": ""}
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 _SEGMENT = re.compile(r"[.\[\]]+")
+_INDEX = re.compile(r"\[[0-9]+\]")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +36,7 @@ class Reader:
     lines: Mapping[str, int]
     env: Mapping[str, str]
     read_file: Callable[[Path], str]
+    forms: Mapping[str, Form]
     problems: list[Problem] = field(default_factory=list)
     source: str = ""
     holds_secret: bool = False
@@ -68,6 +71,13 @@ class Reader:
             return self._with_secrets(value, wanted, path)
         if isinstance(value, str) and _EXPONENT.fullmatch(value) and not may_be_text(wanted):
             value = float(value)  # YAML 1.1 takes `1e-3` for a text; nobody who sets a number means that
+        before = len(self.problems)
+        result = self._plain(value, wanted, path)
+        if len(self.problems) == before:
+            self._fits(result, wanted, path)
+        return result
+
+    def _plain(self, value: object, wanted: Any, path: str) -> object:
         match shape_of(wanted, value), value:
             case Section(kind), dict() | None:
                 return self.section(value or {}, kind, path)
@@ -77,6 +87,13 @@ class Reader:
                 return [self.value(inner, item, f"{path}[{index}]") for index, inner in enumerate(value)]
             case _:
                 return self._whole(value, wanted, path)
+
+    def _fits(self, value: object, wanted: Any, path: str) -> None:
+        """Note what the setting's form, if it has one, misses in a value of the right type."""
+        form = self.forms.get(_INDEX.sub("[]", path))
+        if form is not None and (wrong := form(value)):
+            shown = "" if isinstance(value, list | dict) else f", got {self._shown(value, wanted, path)}"
+            self._note(path, f"{wrong}{shown}", value)
 
     def _with_secrets(self, value: str, wanted: Any, path: str) -> object:
         try:

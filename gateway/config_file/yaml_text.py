@@ -76,4 +76,5 @@ def _survey(node: yaml.Node, path: str, lines: dict[str, int], depth: int) -> li
 def _syntax(error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None)
     source = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return Problem("", f"not YAML: {getattr(error, 'problem', None) or error}", source)
+    reason = " ".join(str(getattr(error, "problem", None) or error).split())
+    return Problem("", f"not YAML: {reason}", source)

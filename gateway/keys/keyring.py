@@ -7,13 +7,24 @@ shown, and new revocations then work as soon as the store is back.
 """
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import structlog
 
 from gateway.keys.errors import KeyStoreUnavailable
 from gateway.keys.key import Caller, Key, authenticate
 from gateway.keys.ports import KeyStore
 
+T = TypeVar("T")
+
 POLL_EVERY_S = 1.0
 ANSWER_WITHIN_S = 0.9
+_NONSENSE = (ValueError, TypeError, AttributeError)
+"""What reading an answer ends with that no Redis gives, or a record that somebody else wrote: a
+UnicodeDecodeError is a ValueError."""
+
+log = structlog.get_logger()
 
 
 class Keyring:
@@ -41,11 +52,7 @@ class Keyring:
 
     async def load(self) -> None:
         """Read all keys. Raises KeyStoreUnavailable: a process that never had any keys must not serve."""
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                table = await self._store.table()
-        except TimeoutError:
-            raise KeyStoreUnavailable(f"the key store did not answer within {ANSWER_WITHIN_S} s") from None
+        table = await _answered(self._store.table())
         self._keys = {key.id: key for key in table.keys}
         self._version = table.version
         self.unreadable = table.unreadable
@@ -53,12 +60,18 @@ class Keyring:
     async def refresh(self) -> None:
         """One poll: read all keys if they have changed; an outage is noted, and the keys stay as they are."""
         try:
-            if await self._stored_version() != self._version:
+            if await _answered(self._store.version()) != self._version:
                 await self.load()
         except KeyStoreUnavailable as error:
             self.outages += 1
+            if self.outage is None:
+                # With its traceback where the mistake might be ours.
+                is_nonsense = isinstance(error.__cause__, _NONSENSE)
+                log.warning("key store is away", problem=str(error), exc_info=is_nonsense)
             self.outage = str(error)
         else:
+            if self.outage is not None:
+                log.info("key store is back")
             self.outage = None
 
     async def run(self) -> None:
@@ -67,9 +80,13 @@ class Keyring:
             await asyncio.sleep(self._poll_every_s)
             await self.refresh()
 
-    async def _stored_version(self) -> str:
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await self._store.version()
-        except TimeoutError:
-            raise KeyStoreUnavailable(f"the key store did not answer within {ANSWER_WITHIN_S} s") from None
+
+async def _answered(asked: Awaitable[T]) -> T:
+    """What the store answers in time. Raises KeyStoreUnavailable for all that may be wrong out there."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            return await asked
+    except TimeoutError:
+        raise KeyStoreUnavailable(f"the key store did not answer within {ANSWER_WITHIN_S} s") from None
+    except _NONSENSE as error:
+        raise KeyStoreUnavailable(f"the key store's answer makes no sense: {type(error).__name__}") from error

@@ -1,5 +1,7 @@
 """The key store in Redis: all keys in one slot, since every replica reads them all and they change seldom.
 
+Whatever takes more than one command is a script, so that it is one step on a cluster as well.
+
     friendo:{keys}:records     hash    id → record (msgpack)
     friendo:{keys}:version     string  drawn anew at every change
 
@@ -14,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis.asyncio
+from redis.asyncio import Redis, RedisCluster
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.keys.errors import KeyExists, KeyNotFound, KeyStoreUnavailable, KeyUnreadable, TooManyKeys
 from gateway.keys.key import Key
 from gateway.keys.ports import MAX_KEYS, KeyTable
+from history.redis_client import reason
 
 RECORDS = "friendo:{keys}:records"
 VERSION = "friendo:{keys}:version"
@@ -30,11 +33,13 @@ _TRIES = 5
 class RedisKeys:
     """A KeyStore over a client that its owner opens and closes; answers must come as bytes."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, client: Redis | RedisCluster, *, max_keys: int = MAX_KEYS) -> None:
         self._client = client
         self._max_keys = max_keys
         self._create = _script(client, "create")
         self._replace = _script(client, "replace")
+        self._forget = _script(client, "forget")
+        self._table = _script(client, "table")
 
     async def create(self, key: Key) -> None:
         """See KeyStore."""
@@ -65,22 +70,17 @@ class RedisKeys:
 
     async def forget(self, key_id: str) -> None:
         """See KeyStore."""
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.hdel(RECORDS, key_id)
-        pipeline.set(VERSION, _new_version())
         with _translated():
-            deleted, _ = await pipeline.execute()
+            deleted = await self._forget([RECORDS, VERSION], [key_id, _new_version()])
         if not deleted:
             raise KeyNotFound(key_id)
 
     async def table(self) -> KeyTable:
         """See KeyStore."""
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.get(VERSION)
-        pipeline.hgetall(RECORDS)
         with _translated():
-            version, records = await pipeline.execute()
-        decoded = {_text(key_id): _decoded(record) for key_id, record in records.items()}
+            version, *stored = await self._table([RECORDS, VERSION])
+        records = zip(stored[::2], stored[1::2], strict=True)
+        decoded = {_text(key_id): _decoded(record) for key_id, record in records}
         return KeyTable(
             version=_text(version),
             keys=tuple(key for key in decoded.values() if key is not None),
@@ -113,11 +113,11 @@ def _text(stored: bytes | None) -> str:
 def _decoded(record: bytes) -> Key | None:
     try:
         return msgspec.msgpack.decode(record, type=Key)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None  # the table lists it as unreadable
 
 
-def _script(client: redis.asyncio.Redis, name: str) -> AsyncScript:
+def _script(client: Redis | RedisCluster, name: str) -> AsyncScript:
     return client.register_script(Path(__file__).with_name(f"redis_keys.{name}.lua").read_text())
 
 
@@ -126,5 +126,5 @@ def _translated() -> Iterator[None]:
     """What redis-py raises, in the words of this package."""
     try:
         yield
-    except (RedisError, OSError) as error:
-        raise KeyStoreUnavailable(f"the key store did not answer: {error}") from error
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise KeyStoreUnavailable(f"the key store did not answer: {reason(error)}") from error

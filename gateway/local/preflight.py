@@ -62,10 +62,14 @@ def free_port() -> int:
 
 
 class DataFolder:
-    """The folder that one `friendo up` at a time works in; its lock ends with the process in any case."""
+    """The folder that one process at a time works in; its lock ends with the process in any case.
 
-    def __init__(self, path: Path) -> None:
+    `elsewhere` says how another folder is chosen.
+    """
+
+    def __init__(self, path: Path, *, elsewhere: str = "choose another folder with --data") -> None:
         self.path = path
+        self._elsewhere = elsewhere
         self._lock: int | None = None
 
     def open(self) -> None:
@@ -75,17 +79,14 @@ class DataFolder:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise NotReady(
-                f"cannot use {self.path}: {error.strerror}; choose another folder with --data"
-            ) from None
+            raise NotReady(f"cannot use {self.path}: {error.strerror}; {self._elsewhere}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             self.close()
             raise NotReady(
-                f"process {owner} already runs `friendo up` on {self.path}; "
-                "stop it, or choose another folder with --data"
+                f"process {owner} already keeps its data in {self.path}; stop it, or {self._elsewhere}"
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

@@ -8,12 +8,12 @@ SDK_EXAMPLE = """\
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="none")
 for text in ("Hello, my name is Alice.", "Say hello to me by name."):
-    answer = client.chat.completions.create(model="{model}", temperature=0, extra_body={{"conversation": "demo"}}, messages=[{{"role": "user", "content": text}}])
+    answer = client.chat.completions.create(model="{model}", temperature=0, max_tokens=64, extra_body={{"conversation": "demo"}}, messages=[{{"role": "user", "content": text}}])
     print(answer.choices[0].message.content)
 """  # noqa: E501 - five lines to paste, as promised
 
 CURL_EXAMPLE = """\
-curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{{"model": "{model}", "conversation": "demo", "messages": [{{"role": "user", "content": "Say hello to me by name."}}]}}'
+curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{{"model": "{model}", "conversation": "demo", "max_tokens": 64, "temperature": 0, "messages": [{{"role": "user", "content": "Say hello to me by name."}}]}}'
 """  # noqa: E501 - one line to paste
 
 

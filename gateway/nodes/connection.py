@@ -29,6 +29,8 @@ class Patience(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From the request sent to the first byte of the body; a long prompt may queue and prefill."""
     idle_s: float = 60.0
     """Between two pieces of a body."""
+    total_s: float = 600.0
+    """For one answer in all, every node tried for it included. Kept by `gateway.dispatch`."""
 
 
 class Head(msgspec.Struct, frozen=True):

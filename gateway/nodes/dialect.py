@@ -51,7 +51,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
     ),
 }
 
-_SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(\{[^}]*\})? ([^\s]+)", re.MULTILINE)
+_SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(\{[^}\n]*\})? ([^\s]+)", re.MULTILINE)
 _BLOCK_SIZE = re.compile(rb'block_size="(\d{1,9})"')
 
 

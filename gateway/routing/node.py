@@ -53,6 +53,10 @@ class Node:
     notes: tuple[str, ...] = field(default=())
     """What its settings lack, and the flag that mends it."""
 
+    def is_busy(self) -> bool:
+        """Whether somebody waits for it, as far as this replica knows."""
+        return self.running > 0 or bool(self.waiting)
+
     def is_full(self) -> bool:
         """Whether its cap is reached."""
         return bool(self.spec.max_running) and self.running >= self.spec.max_running

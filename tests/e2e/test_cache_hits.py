@@ -15,8 +15,11 @@ from openai import OpenAI
 from tests.gateway_process import Gateway, running_gateway
 
 TURNS = 16
-STEPPED = ("--set", "history.rules.window.min_turns=4", "--set", "history.rules.window.max_turns=8")
-"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice."""
+STEPPED = (
+    *("--set", "history.rules.window.min_turns=4", "--set", "history.rules.window.max_turns=8"),
+    *("--set", "history.rules.compaction.enabled=false"),
+)
+"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice. What memory and pre-warm add: bench.cut_cost."""
 SLIDING = ("--set", "history.rules.window={policy: last_n, min_turns: 1, max_turns: 4}")
 
 

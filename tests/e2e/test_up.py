@@ -20,6 +20,8 @@ from gateway.local import preflight, welcome
 COMMAND = (sys.executable, "-m", "gateway", "up")
 READY_WITHIN_S = 60.0
 ENDS_WITHIN_S = 20.0
+# Below the time limit of a test, so that a failure can say what happened; the examples ask for 64 tokens.
+ANSWERS_WITHIN_S = 60.0
 PARTS = 5
 # Parts that show no address are found by what they run.
 MODULES = {"worker": "training.worker"}
@@ -144,12 +146,26 @@ def say(up: Up, text: str, *, conversation: str) -> tuple[str, int]:
     return answer.choices[0].message.content or "", answer.usage.total_tokens
 
 
+def ran(*command: str) -> subprocess.CompletedProcess[str]:
+    """The command's end; one that does not come is a failure that shows what was printed until then."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=ANSWERS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            pytest.fail(
+                f"{command} did not end within {ANSWERS_WITHIN_S:g} s; it printed {out!r} and {err!r}"
+            )
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 def test_the_sdk_example_works_as_printed_and_shows_memory(shared: Up) -> None:
     """Copied from the screen word for word: one request has the name, the answer to the next one uses it."""
     example = welcome.sdk_example(shared.url)
     assert example in shared.output
 
-    done = subprocess.run((sys.executable, "-c", example), capture_output=True, text=True, check=False)
+    done = ran(sys.executable, "-c", example)
 
     assert done.stderr == ""
     assert "Hello, Alice" in done.stdout
@@ -160,11 +176,10 @@ def test_the_curl_example_works_as_printed(shared: Up) -> None:
     example = welcome.curl_example(shared.url)
     assert example in shared.output
 
-    command = ("sh", "-c", f"curl --silent --fail {example.removeprefix('curl ')}")
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = ran("sh", "-c", f"exec curl --silent --show-error --fail {example.removeprefix('curl ')}")
 
-    assert done.returncode == 0
-    assert b'"chat.completion"' in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"chat.completion"' in done.stdout
 
 
 def test_a_second_up_on_the_same_data_is_refused(shared: Up) -> None:
@@ -173,7 +188,7 @@ def test_a_second_up_on_the_same_data_is_refused(shared: Up) -> None:
     other._output = shared.folder.with_name("second.out")
     code = other.begin().wait(timeout=ENDS_WITHIN_S)
 
-    line = rf"friendo up: process \d+ already runs `friendo up` on {shared.folder}; stop it, or .* --data\n"
+    line = rf"friendo up: process \d+ already keeps its data in {shared.folder}; stop it, or .* --data\n"
     assert code == 1
     assert re.fullmatch(line, other.output)
 

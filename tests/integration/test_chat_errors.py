@@ -1,5 +1,6 @@
 """Bad input gets a clear error in OpenAI's envelope, reaches no node where it need not, and loses nothing."""
 
+import gzip
 import json
 import uuid
 from collections.abc import Iterator
@@ -146,6 +147,40 @@ def test_unknown_model_is_404(client: httpx.Client) -> None:
         assert "gpt-absent" in error["message"]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_greeting_for_an_unknown_model_is_404_and_not_stored(
+    client: httpx.Client, stub: Stub, *, stream: bool
+) -> None:
+    """No node is asked for a greeting, but one has to be there for what follows it."""
+    headers = {"x-session-id": uuid.uuid4().hex}
+    greeting = [{"role": "assistant", "content": "Hi, I am Mia."}]
+    status, error = refused(client, chat(model="gpt-absent", messages=greeting, stream=stream), headers)
+    after = client.post(CHAT, content=chat("hello"), headers=headers)
+
+    assert (404, "model_not_found", "model") == (status, error["code"], error["param"])
+    assert after.status_code == 200
+    assert HELLO == stub.prompts()[-1]
+
+
+def test_unknown_wish_for_history_is_400(client: httpx.Client, stub: Stub) -> None:
+    """Nothing is stored on a guess."""
+    before = stub.stats()["requests"]
+    for wish in ("window", "of"):
+        status, error = refused(client, chat(), {"x-session-id": uuid.uuid4().hex, "x-history": wish})
+        assert (400, "x-history") == (status, error["param"])
+    assert before == stub.stats()["requests"]
+
+
+def test_compressed_body_is_415(client: httpx.Client, stub: Stub) -> None:
+    """Told by its header."""
+    before = stub.stats()["requests"]
+    status, error = refused(client, gzip.compress(chat()), {"content-encoding": "gzip"})
+
+    assert (415, "unsupported_content_encoding") == (status, error["code"])
+    assert "'gzip'" in error["message"]
+    assert before == stub.stats()["requests"]
+
+
 def test_unknown_conversation_object_is_404(client: httpx.Client) -> None:
     """An id that the gateway would have given out has to exist."""
     for fields in (
@@ -172,13 +207,6 @@ def test_prompt_beyond_the_context_is_400(
     assert before + 2 == stub.stats()["requests"]
     assert after.status_code == 200
     assert [{"role": "user", "content": "short"}] == stub.prompts()[-1]
-
-
-def test_other_paths_have_the_envelope_too(client: httpx.Client) -> None:
-    """What FastAPI refuses looks like the rest."""
-    for answer in (client.get("/v1/nothing"), client.post("/v1/models"), client.get("/v1/models/absent")):
-        assert FIELDS == set(answer.json()["error"])
-        assert answer.headers["x-should-retry"] == "false"
 
 
 def test_header_of_a_request_comes_back(client: httpx.Client) -> None:

@@ -1,6 +1,7 @@
 """`friendo check-config` over the gateway's real settings, run as a user runs it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,58 @@ def test_every_mistake_is_printed_and_the_exit_code_is_1(folder: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert sorted(expected.splitlines()) == sorted(done.stderr.splitlines())
+
+
+def test_values_that_could_only_fail_later_are_refused_by_their_path(folder: Path) -> None:
+    """What `serve` would stumble over, all at once; what is no address is not taken for one."""
+    (folder / "wrong.yaml").write_text(
+        "server: {port: 99999, admin_port: -1, drain_s: .inf}\n"
+        "store: {url: 'redis://me:hunter2@h:99999'}\n"
+        "nodes:\n  - {engine: vllm, url: notaurl}\n  - {engine: vllm, url: 'http://me:hunter2@h'}\n"
+    )
+
+    done = check(folder, "wrong.yaml", FRIENDO__RELAY__IDLE_S="0")
+
+    node = "expected a node's address like http://10.0.0.1:8000"
+    keyless = f"{node}, without a user or password (a node's key goes into its api_key)"
+    expected = [
+        "wrong.yaml has 7 problems:",
+        "  server.port (line 1): expected a port from 0 (a free one) to 65535, got 99999",
+        "  server.admin_port (line 1): expected a port from 0 (a free one) to 65535, got -1",
+        "  server.drain_s (line 1): expected a number from 0 to 86400, got inf",
+        "  store.url (line 2): expected …, got 'redis://***@h:99999'",
+        f"  nodes[0].url (line 4): {node}, got 'notaurl'",
+        f"  nodes[1].url (line 5): {keyless}, got 'http://***@h'",
+        "  relay.idle_s (FRIENDO__RELAY__IDLE_S): expected a number from 0.001 to 86400, got 0",
+    ]
+    assert (1, "") == (done.returncode, done.stdout)
+    seen = re.sub(r"(store.url .*: expected ).*(, got)", r"\1…\2", done.stderr)
+    assert sorted(expected) == sorted(seen.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"server:\n\tport: 1\n", "line 2, column 1: not YAML: found character '\\t'"),
+        (b"server: {port: 1", "not YAML: expected ',' or '}'"),
+        (b"a\x00b", "not YAML: unacceptable character #x0000"),
+        (b"\xff\xfe", "it cannot be read: it is not UTF-8 text"),
+        (None, "it cannot be read: Is a directory"),
+    ],
+    ids=["tab", "unclosed", "null byte", "not text", "folder"],
+)
+def test_a_file_that_is_no_configuration_is_told_in_two_lines(
+    folder: Path, content: bytes | None, says: str
+) -> None:
+    """Which file, and what is wrong with it; no traceback."""
+    place = folder / "broken.yaml"
+    place.mkdir() if content is None else place.write_bytes(content)
+
+    done = check(folder, "broken.yaml")
+
+    first, second = done.stderr.splitlines()
+    assert (1, "broken.yaml has one problem:") == (done.returncode, first)
+    assert says in second
 
 
 def test_a_file_can_be_named(folder: Path) -> None:

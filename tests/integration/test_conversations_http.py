@@ -19,11 +19,10 @@ TOOLS = [{"type": "function", "function": {"name": "dice", "parameters": {"type"
 Message = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["memory", "redis"])
-def gateway(request: pytest.FixtureRequest, stub: Stub) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def gateway(stub: Stub, store_url: str) -> Iterator[Gateway]:
     """A gateway over each store."""
-    url = "memory" if request.param == "memory" else request.getfixturevalue("valkey_url")
-    with running_gateway(f"vllm={stub.url}", options=("--redis", url)) as process:
+    with running_gateway(f"vllm={stub.url}", options=("--redis", store_url)) as process:
         yield process
 
 

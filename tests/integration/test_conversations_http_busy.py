@@ -21,26 +21,19 @@ from history.open_turn import Answer as TurnAnswer
 from history.open_turn import Ask, OpenTurn
 from history.ports import Change
 from history.rules import DialogueRules
-from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
+from tests.gateway_process import Gateway, Stub, running_gateway, until
 from tests.raw_http import Answer, RawClient, chat, request
 
 QUEUE_LIMIT = 12
 LONG = {"max_tokens": 60, "stream": True}
+STUB = {"decode_rate": 100.0, "answer_tokens": 3}
 
 
 @pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
-    """A node of 100 tokens a second, brief by nature."""
-    with running_stub(decode_rate=100.0, answer_tokens=3) as node:
-        yield node
-
-
-@pytest.fixture(scope="module", params=["memory", "redis"])
-def gateway(request: pytest.FixtureRequest, stub: Stub) -> Iterator[Gateway]:
+def gateway(stub: Stub, store_url: str) -> Iterator[Gateway]:
     """A gateway over each store, with a queue that can be filled."""
-    url = "memory" if request.param == "memory" else request.getfixturevalue("valkey_url")
     limit = ("--set", f"history.rules.queue_limit={QUEUE_LIMIT}")
-    with running_gateway(f"vllm={stub.url}", options=("--redis", url, *limit)) as process:
+    with running_gateway(f"vllm={stub.url}", options=("--redis", store_url, *limit)) as process:
         yield process
 
 

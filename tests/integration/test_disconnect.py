@@ -8,18 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
+from tests.gateway_process import Gateway, Stub, running_gateway, until
 from tests.raw_http import Answer, RawClient, chat, request
 
 ABORTED_WITHIN_S = 1.0
 FREE_WITHIN_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
-    """A node that takes its time: 50 ms a token."""
-    with running_stub(decode_rate=20.0, answer_tokens=10) as node:
-        yield node
+STUB = {"decode_rate": 20.0, "answer_tokens": 10}
 
 
 @pytest.fixture(scope="module", params=["drop", "incomplete"])

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from gateway.keys.errors import InvalidKey
 from gateway.keys.keyring import Keyring
-from gateway.keys.redis_keys import RECORDS, RedisKeys
+from gateway.keys.redis_keys import RECORDS, VERSION, RedisKeys
 
 PEPPER = "p" * 32
 SHORT_S = 0.2
@@ -111,6 +111,26 @@ async def test_a_record_from_the_future_does_not_shut_out_the_others(valkey: Any
     async with polling(valkey.url) as keyring:
         assert accepts(keyring, header)
         assert keyring.unreadable == ("b" * 16,)
+
+
+async def test_a_record_of_broken_text_does_not_end_the_polling(valkey: Any) -> None:
+    """Whoever wrote it, the keys that were read before stay valid, and what comes later is seen."""
+    made = friendo("create", "--tenant", "acme", "--name", "app", "--redis", valkey.url).stdout.strip()
+    header, key_id = f"Bearer {made}".encode(), made.split("-")[1]
+    async with Redis.from_url(valkey.url) as client, polling(valkey.url, poll_every_s=0.02) as keyring:
+        answer: Any = client.hget(RECORDS, key_id)
+        broken = (await answer).replace(b"acme", b"\xff\xfe\xff\xfe").replace(key_id.encode(), b"b" * 16)
+        answer = client.hset(RECORDS, "b" * 16, broken)
+        await answer
+        answer = client.set(VERSION, "another")
+        await answer
+        seen = await until(lambda: keyring.outages > 0 or bool(keyring.unreadable), within_s=10)
+        during = accepts(keyring, header)
+        await RedisKeys(client).forget("b" * 16)
+        await RedisKeys(client).revoke(key_id, now=time.time())
+        after = await until(lambda: not accepts(keyring, header), within_s=10)
+
+    assert (seen, during, after) == (True, True, True)
 
 
 def test_the_command_line_makes_lists_and_revokes(valkey: Any) -> None:

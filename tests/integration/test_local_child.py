@@ -11,6 +11,7 @@ import psutil
 from gateway.local.child import wrapped
 
 GONE_WITHIN_S = 5.0
+ENDS_WITHIN_S = 60.0
 # A parent that starts a wrapped child which ignores SIGTERM, says its process id, and waits.
 PARENT = """
 import os, subprocess, time
@@ -52,6 +53,7 @@ def test_a_child_whose_parent_is_gone_already_does_not_start() -> None:
         wrapped((sys.executable, "-c", "print('started')"), parent=ended.pid),
         capture_output=True,
         text=True,
+        timeout=ENDS_WITHIN_S,
         check=False,
     )
 
@@ -62,7 +64,7 @@ def test_a_child_whose_parent_is_gone_already_does_not_start() -> None:
 def test_a_program_that_does_not_exist_is_named() -> None:
     """The log says which binary is missing, not a traceback."""
     command = wrapped(("no-such-program",), parent=os.getpid())
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_WITHIN_S, check=False)
 
     assert done.returncode == 1
     assert done.stderr == "cannot run no-such-program: No such file or directory\n"

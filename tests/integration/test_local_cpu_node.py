@@ -14,10 +14,13 @@ from urllib.request import urlopen
 import openai
 import psutil
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+
+from gateway.local.cpu_node import ANSWER_TOKENS
 
 MODULE = (sys.executable, "-m", "gateway.local.cpu_node")
 GONE_WITHIN_S = 5.0
+ENDS_WITHIN_S = 60.0
 # A parent of a node, which says the node's ready line and process id and waits.
 PARENT = """
 import subprocess, sys, time
@@ -85,6 +88,33 @@ def test_interleaved_conversations_each_keep_their_prefix(url: str) -> None:
     assert firsts == [details and details.cached_tokens for details in seconds]
 
 
+def babble(url: str, **wish: int) -> ChatCompletion:
+    """An answer of a model that does not know how to end one."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        return client.chat.completions.create(
+            model="little",
+            messages=[{"role": "user", "content": "Tell me about the sea."}],
+            extra_body={"ignore_eos": True, **wish},
+        )
+
+
+def test_a_request_without_max_tokens_ends_by_itself(url: str) -> None:
+    """Long before the context is full: the one slot is another user's next."""
+    answer = babble(url)
+
+    assert answer.usage is not None
+    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", ANSWER_TOKENS)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_request_that_names_more_tokens_gets_more(url: str, name: str) -> None:
+    """The bound is a default; what a client asks for is honoured."""
+    answer = babble(url, **{name: ANSWER_TOKENS + 8})
+
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == ANSWER_TOKENS + 8
+
+
 def test_it_says_how_it_is_and_what_it_serves(url: str) -> None:
     """Probes find health, metrics and the model's name."""
     with (
@@ -110,7 +140,13 @@ def test_a_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run((*MODULE, "--port", str(port)), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            (*MODULE, "--port", str(port)),
+            capture_output=True,
+            text=True,
+            timeout=ENDS_WITHIN_S,
+            check=False,
+        )
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"port {port} of 127.0.0.1 is in use; choose another with --port\n"

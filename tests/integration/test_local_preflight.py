@@ -63,7 +63,7 @@ def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
     """Two stores on one append-only file would ruin it."""
     first, second = DataFolder(tmp_path / "data"), DataFolder(tmp_path / "data")
     first.open()
-    with pytest.raises(NotReady, match="already runs `friendo up` on"):
+    with pytest.raises(NotReady, match="already keeps its data in"):
         second.open()
     first.close()
     second.open()

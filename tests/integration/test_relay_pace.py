@@ -1,6 +1,7 @@
 """Clients that read slowly, nodes that stall, a gateway told to end: nothing grows, nothing is cut."""
 
 import hashlib
+import json
 import signal
 import time
 import uuid
@@ -26,6 +27,12 @@ def node() -> Iterator[RawNode]:
         yield raw
 
 
+def asked(text: str = "hello", *, stream: bool = True, conversation: str = "") -> bytes:
+    """A chat of that conversation; none: a stateless one."""
+    headers = {"x-session-id": conversation} if conversation else {}
+    return request(chat(text, stream=stream), headers=headers)
+
+
 def pours(line: Line) -> None:
     """Send 32 MB as fast as they are taken."""
     line.send(STREAM_HEAD)
@@ -38,14 +45,13 @@ def pours(line: Line) -> None:
 def test_slow_client_holds_up_the_node_and_not_memory(node: RawNode, *, remembered: bool) -> None:
     """While nobody reads, hardly anything is read from the node; then all of it arrives, unchanged."""
     node.script = pours
-    headers = {"x-session-id": "slow"} if remembered else {}
     with (
         running_gateway(f"vllm={node.url}") as gateway,
         RawClient(gateway.port, receive_buffer=4096) as client,
     ):
         process = psutil.Process(gateway.process.pid)
         before = process.memory_info().rss
-        client.send(request(chat(stream=True), headers=headers))
+        client.send(asked(conversation="slow" if remembered else ""))
         seen = client.read_some(b"xxxx")
         time.sleep(0.7)
         grown = process.memory_info().rss - before
@@ -62,7 +68,7 @@ def test_node_that_never_begins_is_given_up(node: RawNode, pieces: tuple[bytes, 
     """An error with its status, and the node hears that nobody waits any more."""
     node.script = lambda line: line.send(*pieces)
     with running_gateway(f"vllm={node.url}", options=DEADLINES) as gateway, RawClient(gateway.port) as client:
-        client.send(request(chat(stream=True)))
+        client.send(asked())
         answer = client.answer()
         assert node.hung_up.wait(1)
 
@@ -74,11 +80,11 @@ def test_node_that_stalls_in_mid_stream_is_given_up(node: RawNode) -> None:
     """What came stands, then an error event; the conversation is free at once."""
     half, whole = STREAM_HEAD + chunk(delta("half")), chunk(delta(finish="stop") + DONE) + chunk(b"")
     node.script = lambda line: line.send(half if not line.number else half + whole)
-    headers = {"x-session-id": uuid.uuid4().hex}
+    conversation = uuid.uuid4().hex
     with running_gateway(f"vllm={node.url}", options=DEADLINES) as gateway, RawClient(gateway.port) as client:
-        client.send(request(chat("one", stream=True), headers=headers))
+        client.send(asked("one", conversation=conversation))
         stalled = client.answer()
-        client.send(request(chat("two", stream=True), headers=headers))
+        client.send(asked("two", conversation=conversation))
         after = client.answer()
 
     assert stalled.is_whole
@@ -92,7 +98,7 @@ def test_slow_client_is_given_up_and_the_node_not_blamed(node: RawNode) -> None:
     node.script = pours
     with running_gateway(f"vllm={node.url}", options=DEADLINES) as gateway:
         with RawClient(gateway.port, receive_buffer=4096) as client:
-            client.send(request(chat(stream=True)))
+            client.send(asked())
             assert node.hung_up.wait(5)
         assert "node failed" not in gateway.stderr()
 
@@ -101,7 +107,7 @@ def test_end_of_the_gateway_waits_for_its_streams(node: RawNode) -> None:
     """SIGTERM: the answer under way is finished, new connections are refused, and the log is clean."""
     node.script = lambda line: line.send(STREAM_HEAD + chunk(delta("before")))
     with running_gateway(f"vllm={node.url}") as gateway, RawClient(gateway.port) as client:
-        client.send(request(chat(stream=True), headers={"x-session-id": "draining"}))
+        client.send(asked(conversation="draining"))
         seen = client.read_some(b"before")
         gateway.process.send_signal(signal.SIGTERM)
         assert until(lambda: not accepts(gateway))
@@ -117,21 +123,42 @@ def test_end_of_the_gateway_waits_for_its_streams(node: RawNode) -> None:
     assert "Traceback" not in log
 
 
-def test_end_of_the_gateway_does_not_wait_for_ever(node: RawNode) -> None:
-    """A stream that outlasts the drain is cut, and cannot be taken for complete."""
-    node.script = lambda line: line.send(STREAM_HEAD + chunk(delta("before")))
-    options = ("--set", "server.drain_s=1")
+@pytest.mark.parametrize("rule", ["drop", "incomplete"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_end_of_the_gateway_does_not_wait_for_ever(
+    node: RawNode, store_url: str, rule: str, *, stream: bool
+) -> None:
+    """An answer that outlasts the drain ends with an error that says so, and cannot be taken for complete."""
+    node.script = lambda line: line.send(STREAM_HEAD + chunk(delta("before")) if stream else b"")
+    options = ("--set", "server.drain_s=1", "--set", f"history.on_disconnect={rule}", "--redis", store_url)
     with running_gateway(f"vllm={node.url}", options=options) as gateway, RawClient(gateway.port) as client:
-        client.send(request(chat(stream=True), headers={"x-session-id": "cut"}))
-        seen = client.read_some(b"before")
+        client.send(asked(stream=stream, conversation=uuid.uuid4().hex))
+        seen = client.read_some(b"before") if stream else b""
+        assert until(lambda: bool(node.seen))
         gateway.process.send_signal(signal.SIGTERM)
         answer = client.answer_after(seen)
         assert gateway.process.wait(5) == 0
         log = gateway.stderr()
 
-    assert not answer.is_whole
+    error = answer.body.rpartition(b"data: ")[2] if stream else answer.body
+    assert "shutting_down" == json.loads(error)["error"]["code"]
+    assert (200 if stream else 503) == answer.status
+    assert answer.is_whole != stream
     assert b"[DONE]" not in answer.body
     assert "Traceback" not in log
+
+
+def test_body_that_outlasts_the_drain_is_answered(node: RawNode) -> None:
+    """Nothing was asked yet; the client learns why nothing comes."""
+    options = ("--set", "server.drain_s=1")
+    with running_gateway(f"vllm={node.url}", options=options) as gateway, RawClient(gateway.port) as client:
+        client.send(asked(stream=False)[:-5])
+        time.sleep(0.2)
+        gateway.process.send_signal(signal.SIGTERM)
+        answer = client.answer()
+
+    assert (503, "true") == (answer.status, answer.headers["x-should-retry"])
+    assert answer.headers["x-request-id"]
 
 
 def accepts(gateway: Gateway) -> bool:

@@ -212,7 +212,7 @@ def test_a_worker_for_a_store_without_a_queue_is_refused(friendo: Friendo) -> No
     done = friendo.run("worker", "--redis", "memory")
 
     assert (1, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith("friendo worker: the queue needs redis://host:port")
+    assert done.stderr.startswith("friendo worker: --redis: expected redis://HOST:PORT")
 
 
 def test_the_command_line_does_not_import_what_only_the_worker_needs() -> None:

@@ -3,18 +3,40 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.local.welcome import sdk_example
+from gateway.local.welcome import curl_example, sdk_example
+from training.llamafactory import LlamaFactory
+from training.retrain import _reason
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_readme_shows_the_example_that_is_printed_and_tested() -> None:
-    """One example, in the README, on the screen of `friendo up`, and run word for word by a test."""
-    assert sdk_example("http://127.0.0.1:7860") in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("example", [sdk_example, curl_example])
+def test_readme_shows_the_examples_that_are_printed_and_tested(example: Callable[[str], str]) -> None:
+    """The same in the README, on the screen of `friendo up`, and run word for word by a test."""
+    assert example("http://127.0.0.1:7860") in (ROOT / "README.md").read_text()
+
+
+def test_readme_says_of_training_what_a_job_ends_with(tmp_path: Path) -> None:
+    """Where LLaMA-Factory is missing and where it is installed; both in the one sentence."""
+    program = tmp_path / "bin" / "llamafactory-cli"
+    trainer = LlamaFactory(tmp_path, installed_in=tmp_path)
+    without = _reason(trainer)
+    program.parent.mkdir()
+    program.touch(mode=0o700)
+    with_it = _reason(trainer)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    sentence = re.search(r"submits a training job, .*? next\.", text)
+
+    assert sentence is not None
+    assert ["llamafactory_missing", "not_in_this_version"] == [without.code, with_it.code]
+    for said, reason in (("`make llamafactory`", without), ("running recipes", with_it)):
+        assert said in sentence.group()
+        assert said in reason.message
 
 
 def test_example_of_the_history_library_runs() -> None:
@@ -23,7 +45,12 @@ def test_example_of_the_history_library_runs() -> None:
     assert code is not None
 
     ran = subprocess.run(
-        [sys.executable, "-c", code.group(1)], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", code.group(1)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=True,
     )
 
     first, second = ran.stdout.splitlines()

@@ -10,22 +10,38 @@ from gateway import errors as gateway_errors
 from gateway.api.envelope import envelope
 from gateway.errors import (
     BadRequest,
+    BodyEncoded,
+    Draining,
     EngineRefused,
     GatewayError,
+    HeadStalled,
+    HeadTooLarge,
     NodeBusy,
     NodeFault,
     NodesDown,
     OperatorFault,
+    OutOfTime,
     TooLarge,
     UnknownModel,
 )
 from gateway.keys import errors as key_errors
 from gateway.keys.errors import InvalidKey, NotAllowed
 from history import errors as history_errors
-from history.errors import ConversationBusy, HistoryError, InvalidMessages, LeaseLost, StoreUnavailable
+from history.errors import (
+    ConversationBusy,
+    HistoryError,
+    InvalidMessages,
+    LeaseLost,
+    StoreFault,
+    StoreUnavailable,
+)
 
 ARGUMENTS: dict[str, tuple[object, ...]] = {
     "BodyStalled": (30.0,),
+    "Draining": (),
+    "HeadStalled": (20.0,),
+    "HeadTooLarge": (5,),
+    "OutOfTime": (600.0,),
     "TooLarge": (5,),
     "UnknownModel": ("m",),
     "InvalidKey": (),
@@ -59,7 +75,7 @@ def test_every_fault_has_an_envelope_of_its_own(kind: type[Exception]) -> None:
     name = kind.__name__
     shown = envelope(kind(*ARGUMENTS.get(name, ("what happened",)), **KEYWORDS.get(name, {})))
 
-    assert shown.status in {400, 401, 403, 404, 408, 409, 413, 422, 502, 503}
+    assert shown.status in {400, 401, 403, 404, 408, 409, 413, 415, 422, 431, 502, 503, 504}
     assert "its log has the details" not in shown.message
     assert {"message", "type", "param", "code"} == set(msgspec.json.decode(shown.json())["error"])
 
@@ -69,6 +85,9 @@ def test_every_fault_has_an_envelope_of_its_own(kind: type[Exception]) -> None:
     [
         (BadRequest("bad", param="n"), 400, None, False),
         (TooLarge(5), 413, "request_too_large", False),
+        (BodyEncoded("gzip"), 415, "unsupported_content_encoding", False),
+        (HeadTooLarge(5), 431, "request_header_too_large", False),
+        (HeadStalled(20.0), 408, "request_timeout", True),
         (UnknownModel("m"), 404, "model_not_found", False),
         (EngineRefused("no", status=422, code="x", param=None), 422, "x", False),
         (InvalidKey(), 401, "invalid_api_key", False),
@@ -79,7 +98,10 @@ def test_every_fault_has_an_envelope_of_its_own(kind: type[Exception]) -> None:
         (NodesDown("away", retry_after_ms=2000), 503, "no_node_available", True),
         (NodeBusy("full", retry_after_ms=1500), 503, "server_is_overloaded", True),
         (NodeFault("boom"), 502, "node_failed", True),
+        (OutOfTime(600.0), 504, "deadline_exceeded", False),
+        (Draining(), 503, "shutting_down", True),
         (StoreUnavailable("gone"), 503, "store_unavailable", True),
+        (StoreFault("a newer schema"), 503, "store_refused", False),
         (RuntimeError("a bug"), 500, None, False),
     ],
 )
@@ -90,6 +112,13 @@ def test_fault_has_its_status_code_and_advice(
     shown = envelope(error)
     assert (status, code, retries) == (shown.status, shown.code, shown.should_retry)
     assert dict(shown.headers())[b"x-should-retry"] == (b"true" if retries else b"false")
+
+
+def test_store_that_refuses_does_not_show_its_words() -> None:
+    """They are for the operator: hosts, versions, settings; and a store that answers is not called silent."""
+    shown = envelope(StoreFault("OOM at host 10.0.0.7"))
+    assert "10.0.0.7" not in shown.message
+    assert "does not answer" not in shown.message
 
 
 def test_delay_is_told_in_both_units() -> None:

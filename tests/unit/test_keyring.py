@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.keys.errors import InvalidKey, KeyStoreUnavailable
 from gateway.keys.key import ENTROPY_BYTES, Grant, Key, mint
@@ -20,6 +21,7 @@ class Flaky:
         self.inner = MemoryKeys()
         self.is_down = False
         self.is_silent = False
+        self.nonsense: Exception | None = None
         self.tables = 0
 
     async def create(self, key: Key) -> None:
@@ -45,6 +47,8 @@ class Flaky:
             await asyncio.Event().wait()
         if self.is_down:
             raise KeyStoreUnavailable("the key store did not answer: refused")
+        if self.nonsense is not None:
+            raise self.nonsense
 
 
 def new_key() -> tuple[bytes, Key]:
@@ -131,6 +135,32 @@ async def test_a_silent_store_is_an_outage_too(monkeypatch: pytest.MonkeyPatch) 
     await keyring.refresh()
 
     assert keyring.outages == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), AttributeError("decode"), TypeError("unpack")],
+)
+async def test_an_answer_without_sense_is_an_outage_with_its_traceback_logged(failure: Exception) -> None:
+    """Another server on the store's port ends no gateway, and a mistake of ours is not hidden by that."""
+    store, (header, key) = Flaky(), new_key()
+    await store.create(key)
+    keyring = Keyring(store, pepper=PEPPER)
+    await keyring.load()
+
+    with capture_logs() as logs:
+        store.nonsense = failure
+        await keyring.refresh()
+        await keyring.refresh()
+        store.nonsense = None
+        await keyring.refresh()
+
+    assert keyring.authenticate(header, now=1.0).tenant == "acme"
+    problem = f"the key store's answer makes no sense: {type(failure).__name__}"
+    assert logs == [
+        {"event": "key store is away", "problem": problem, "exc_info": True, "log_level": "warning"},
+        {"event": "key store is back", "log_level": "info"},
+    ]
 
 
 async def test_a_process_does_not_start_without_its_keys() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.request import ChatRequest, header_map, node_body, read_request
+from gateway.errors import BadRequest, BodyEncoded
+from gateway.request import ChatRequest, Stateless, node_body, read_request
 
 HELLO = [{"role": "user", "content": "hello"}]
 JSON = st.recursive(
@@ -150,6 +150,79 @@ def test_same_body_has_the_same_hash() -> None:
     assert read(seed=1).body_hash != read(seed=2).body_hash
 
 
-def test_last_of_equal_headers_counts() -> None:
-    """Names come in lower case."""
-    assert header_map([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]) == {b"a": b"3", b"b": b"2"}
+@pytest.mark.parametrize("value", [b"maybe", b"true", b"on,off", b"windows"])
+def test_unknown_wish_for_history_is_refused_with_those_that_are_known(value: bytes) -> None:
+    """Taken for `on`, it would store what somebody wanted left alone."""
+    with pytest.raises(BadRequest, match="on, off, window") as caught:
+        read({b"x-history": value})
+    assert caught.value.param == "x-history"
+
+
+@pytest.mark.parametrize(
+    ("header", "configured", "expected"),
+    [
+        (b"", "off", False), (b"on", "off", False), (b"window", "off", True), (b"Window", "off", True),
+        (b"", "window", True), (b"on", "window", True), (b"off", "window", False),
+    ],
+)  # fmt: skip
+def test_header_goes_before_the_setting(header: bytes, configured: Stateless, *, expected: bool) -> None:
+    """Of a request without a conversation, both say whether its dialogue is cut."""
+    body = json.dumps({"model": "m", "messages": HELLO}).encode()
+    headers = {b"x-history": header} if header else {}
+    request = read_request(body, headers, adopt_cache_key=False, stateless=configured)
+    assert expected == request.is_windowed
+
+
+def test_conversation_has_its_own_window() -> None:
+    """Asking for another one is refused, and the setting does not touch it."""
+    with pytest.raises(BadRequest, match="its own window"):
+        read({b"x-history": b"window"}, session_id="mine")
+    body = json.dumps({"model": "m", "messages": HELLO, "session_id": "mine"}).encode()
+    assert not read_request(body, {}, adopt_cache_key=False, stateless="window").is_windowed
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [(r"\ud800", 13), (r"ab\ud83d", 15), (r"\udc00", 13), (r"\ud83d\ude00\ud83d", 25), (r"\\\ud800x", 15)],
+)
+def test_half_a_surrogate_pair_is_called_that(text: str, place: int) -> None:
+    """And found: msgspec would call the body cut off."""
+    with pytest.raises(BadRequest, match=rf"surrogate pair is no character \(byte {place}\)"):
+        read_request(b'{"messages":"%b"}' % text.encode(), {}, adopt_cache_key=False)
+
+
+@pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud800", r"\u0041", "plain"])
+def test_body_that_was_cut_off_is_called_that(text: str) -> None:
+    """A whole pair, or what only looks like half of one, is not blamed."""
+    with pytest.raises(BadRequest, match="truncated"):
+        read_request(b'{"messages":"%b"' % text.encode(), {}, adopt_cache_key=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("on_busy", "panic", "on_busy must be one of queue, restart, reject"),
+        ("on_busy", 1, "on_busy must be one of queue, restart, reject"),
+        ("conversation", 5, "conversation must be a string or an object with an id"),
+        ("conversation", {"name": "x"}, "conversation must be a string or an object with an id"),
+    ],
+)
+def test_refused_value_comes_with_what_is_allowed(field: str, value: object, message: str) -> None:
+    """Whoever reads it knows what to write."""
+    with pytest.raises(BadRequest) as caught:
+        read(None, adopt_cache_key=False, **{field: value})
+    assert (message, field) == (caught.value.message, caught.value.param)
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"BR", b"gzip, identity", b"x" * 9000])
+def test_encoded_body_is_refused_as_such(encoding: bytes) -> None:
+    """By its header, and without an attempt to read it as JSON."""
+    with pytest.raises(BodyEncoded) as caught:
+        read_request(b"\x1f\x8b\x08", {b"content-encoding": encoding}, adopt_cache_key=False)
+    assert "not supported" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_identity_is_no_encoding() -> None:
+    """Some clients say it."""
+    assert read({b"content-encoding": b"Identity"}).model == "m"

@@ -1,0 +1,91 @@
+"""The archive in files or in an object store (S3 and what speaks like it)."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from history.archive import SEGMENT, folder_of, pack, piece_name, starts, unpack
+from history.conversation import ConversationKey, Turn
+from history.errors import StoreFault, StoreUnavailable
+
+_READS_AT_ONCE = 8
+
+
+class ObjectArchive:
+    """An `Archive` at a URL. Credentials of an object store come from the environment, as usual for it.
+
+    Raises `ValueError` for a URL that is none or a folder that cannot be made.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        try:
+            if self._folder is None:
+                self._objects = from_url(url)
+            else:
+                self._objects = LocalStore(self._folder, mkdir=True)
+        except (BaseError, OSError, ValueError) as error:
+            raise ValueError(f"the archive at {url} cannot be used: {error}") from error
+
+    async def write(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> None:
+        """Keep one piece, for good before this returns. Writing it again changes nothing."""
+        name = piece_name(key, start)
+        try:
+            await obstore.put_async(self._objects, name, await asyncio.to_thread(pack, turns))
+            if self._folder is not None:
+                await asyncio.to_thread(_sync, self._folder / name)
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"the archive did not take a piece: {type(error).__name__}") from error
+
+    async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
+        """Turns `start` to `stop`. Raises `StoreFault` if a piece is missing."""
+        gate = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def piece(at: int) -> tuple[Turn, ...]:
+            async with gate:
+                return await self._piece(key, at)
+
+        async with asyncio.TaskGroup() as tasks:
+            pieces = [tasks.create_task(piece(at)) for at in starts(start, stop)]
+        turns = [turn for one in pieces for turn in one.result()]
+        first = start - start % SEGMENT
+        return tuple(turns[start - first : stop - first])
+
+    async def erase(self, key: ConversationKey) -> None:
+        """Delete all pieces of a conversation; none is no error."""
+        try:
+            async for found in obstore.list(self._objects, prefix=folder_of(key)):
+                await obstore.delete_async(self._objects, [one["path"] for one in found])
+        except NotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"the archive did not erase: {type(error).__name__}") from error
+
+    async def _piece(self, key: ConversationKey, start: int) -> tuple[Turn, ...]:
+        try:
+            got = await obstore.get_async(self._objects, piece_name(key, start))
+            data = await got.bytes_async()
+        except (NotFoundError, FileNotFoundError) as error:
+            raise StoreFault(
+                f"the archive lacks turns {start} to {start + SEGMENT} of a conversation"
+            ) from error
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"the archive does not answer: {type(error).__name__}") from error
+        return await asyncio.to_thread(unpack, bytes(data))
+
+
+def _sync(path: Path) -> None:
+    """Make a file and its folder's entry survive a power cut: renaming alone does not."""
+    for one in (path, path.parent, path.parent.parent):
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,167 @@
+"""Turns that wait for a replica: refused while it is behind, stored once however often they are sent."""
+
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from history.conversation import ConversationKey, Turn
+from history.errors import StoreUnavailable
+from history.ports import Begun, Change, Claim
+from history.redis_place import Durability
+from history.redis_store import RedisStore
+from tests.conftest import Valkey
+from tests.redis_topologies import asking, new_server, wait_for_replica
+
+TURN = Turn(messages=(b'{"role":"user","content":"hello"}',), digests=bytes(16))
+ADD = Change(keep=0, append=(TURN,), at=1.0)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Valkey, Valkey]]:
+    """A master and its replica."""
+    folder = tmp_path_factory.mktemp("pair")
+    master = new_server(folder / "master", "--repl-diskless-sync-delay", "0")
+    replica = new_server(folder / "replica", "--replicaof", f"127.0.0.1 {master.port}")
+    wait_for_replica(master)
+    yield master, replica
+    replica.stop()
+    master.stop()
+
+
+@pytest.fixture
+async def store(pair: tuple[Valkey, Valkey]) -> AsyncIterator[RedisStore]:
+    """A store that waits for one replica."""
+    opened = RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.2))
+    yield opened
+    await opened.close()
+
+
+@contextmanager
+def stalled(server: Valkey) -> Iterator[None]:
+    """The server hears nothing while the block runs, and everything afterwards."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def new_key() -> ConversationKey:
+    return ConversationKey(uuid.uuid4().hex, "c")
+
+
+def claim() -> Claim:
+    return Claim(owner=uuid.uuid4().hex, lease_ms=60_000, queue_limit=8)
+
+
+async def begin(store: RedisStore, key: ConversationKey) -> Begun:
+    answer = await store.begin(key, claim())
+    assert isinstance(answer, Begun)
+    return answer
+
+
+async def refused(call: Awaitable[object]) -> str:
+    with pytest.raises(StoreUnavailable) as caught:
+        await call
+    return str(caught.value)
+
+
+async def test_waiting_costs_no_round_trip(store: RedisStore) -> None:
+    """WAIT goes out with the script and comes back with it."""
+    await store.commit(new := new_key(), (await begin(store, new)).lease, ADD)
+    before = store.round_trips
+    key = new_key()
+    await store.commit(key, (await begin(store, key)).lease, ADD)
+
+    assert 2 == store.round_trips - before
+
+
+async def test_commit_is_refused_while_the_replica_is_behind(
+    store: RedisStore, pair: tuple[Valkey, Valkey]
+) -> None:
+    """Also when it is sent again on a connection that has not written anything: the turn is not safe yet.
+
+    Then it is acknowledged, and there is one of it.
+    """
+    key, again = new_key(), RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.2))
+    held = await begin(store, key)
+    with stalled(pair[1]):
+        first = await refused(store.commit(key, held.lease, ADD))
+        second = await refused(again.commit(key, held.lease, ADD))
+        stored_already = await store.read(key, 0, 9)
+    after = await again.commit(key, held.lease, ADD)
+    await again.close()
+
+    assert first.startswith("0 of 1 replicas confirmed in time")
+    assert first == second
+    assert (TURN,) == stored_already
+    assert (1, (TURN,)) == (after.turn_count, await store.read(key, 0, 9))
+
+
+async def test_retried_turn_is_shown_only_when_the_replica_has_it(
+    store: RedisStore, pair: tuple[Valkey, Valkey]
+) -> None:
+    """A retry finds its stored turn by a begin of its own, and that waits for the replica as well."""
+    key = new_key()
+    held = await begin(store, key)
+    with stalled(pair[1]):
+        await refused(store.commit(key, held.lease, ADD))
+        await refused(store.begin(key, claim()))
+    retried = await begin(store, key)
+
+    assert (TURN,) == retried.turns
+
+
+async def test_refused_begin_leaves_no_lease_behind(store: RedisStore, pair: tuple[Valkey, Valkey]) -> None:
+    """Whoever comes next does not wait for the lease of one who went away."""
+    key = new_key()
+    with stalled(pair[1]):
+        await refused(store.begin(key, claim()))
+    held = await begin(store, key)
+
+    assert held.is_new
+
+
+async def test_erasure_is_promised_only_when_the_replica_has_it(
+    store: RedisStore, pair: tuple[Valkey, Valkey]
+) -> None:
+    """A failover must not bring back what somebody was told is gone; asking again finishes it."""
+    key = new_key()
+    await store.register(key.tenant, "u", key)
+    await store.commit(key, (await begin(store, key)).lease, ADD)
+    with stalled(pair[1]):
+        await refused(store.erase_user(key.tenant, "u"))
+        await refused(store.register(key.tenant, "v", key))
+    erased = await store.erase_user(key.tenant, "u")
+
+    assert 1 == erased
+    assert await store.load(key) is None
+
+
+async def test_what_promises_nothing_does_not_wait(store: RedisStore, pair: tuple[Valkey, Valkey]) -> None:
+    """Looking, letting go and renewing go on without a replica."""
+    key = new_key()
+    held = await begin(store, key)
+    with stalled(pair[1]):
+        renewal = await store.renew(key, held.lease)
+        await store.load(key)
+        await store.release(key, held.lease)
+        await store.ping()
+
+    assert renewal.held
+
+
+async def test_nothing_is_left_of_the_writes_that_are_waited_for(
+    store: RedisStore, pair: tuple[Valkey, Valkey]
+) -> None:
+    """The key that makes WAIT mean something is gone before anybody could see it."""
+    key = new_key()
+    await store.commit(key, (await begin(store, key)).lease, ADD)
+    with asking(pair[0]) as client:
+        names = {name.decode().rpartition(":")[2] for name in client.keys(f"*{key.tenant}*")}
+
+    assert {"meta", "turns", "digests"} == names
