@@ -31,10 +31,13 @@ from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.upkeep import Upkeep
+from history.archived_store import with_archive
+from history.archivist import Archivist
 from history.compactor import Compactor
 from history.dialogue import Dialogues
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
+from history.object_archive import ObjectArchive
 from history.ports import ConversationStore
 from history.redis_check import check_store
 from history.redis_client import redis_client
@@ -58,6 +61,7 @@ class Edges:
     """What touches the outside world, open."""
 
     store: ConversationStore
+    archivist: Archivist | None
     roster: Roster
     authenticator: Everybody | Keyring
 
@@ -102,6 +106,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         dialogues=dialogues,
         compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
         background=Background(dispatcher, router, telemetry, time.time),
+        archivist=edges.archivist,
         rules=settings.history.upkeep,
         compaction=rules.compaction,
     )
@@ -159,6 +164,11 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
     async with contextlib.AsyncExitStack() as stack:
         store = conversation_store(settings)
         stack.push_async_callback(store.close)
+        archivist: Archivist | None = None
+        if settings.archive.url:
+            archive = conversation_archive(settings)
+            archivist = Archivist(store, archive, settings.archive)
+            store = with_archive(store, archive)
         await _warn_of_store(settings)
         authenticator: Everybody | Keyring = Everybody()
         if settings.auth.enabled:
@@ -168,7 +178,7 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         roster = Roster(settings.nodes, settings.relay)
         stack.callback(roster.close)
         await roster.probe_all()
-        yield Edges(store=store, roster=roster, authenticator=authenticator)
+        yield Edges(store, archivist, roster, authenticator)
 
 
 def conversation_store(settings: Settings) -> ConversationStore:
@@ -182,6 +192,14 @@ def conversation_store(settings: Settings) -> ConversationStore:
         timeout_s=settings.store.timeout_s,
         durability=settings.store.durability,
     )
+
+
+def conversation_archive(settings: Settings) -> ObjectArchive:
+    """The archive that the settings name. Raises `BadOption` if it cannot be used."""
+    try:
+        return ObjectArchive(settings.archive.url)
+    except ValueError as error:
+        raise BadOption(f"archive.url: {error}") from error
 
 
 async def _warn_of_store(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from gateway.nodes.connection import Patience
 from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
 from gateway.upkeep_rules import UpkeepRules
+from history.archive import ArchiveRule
 from history.redis_place import Durability, RedisPlace, parse_place
 from history.rules import DialogueRules
 
@@ -92,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     store: Store = Store()
     history: History = History()
+    archive: ArchiveRule = ArchiveRule()
     routing: RoutingRules = RoutingRules()
     relay: Patience = Patience()
     nodes: tuple[NodeSpec, ...] = ()
@@ -127,6 +129,7 @@ FORMS: Mapping[str, Form] = {
     "history.rules.compaction.lead_turns": between(0, 1000),
     "history.rules.compaction.max_tokens": between(16, 100_000),
     "history.rules.compaction.max_facts": between(0, 1000),
+    "archive.behind_turns": between(0, 1_000_000),
     "history.upkeep.workers": between(1, 1000),
     "history.upkeep.queue_limit": between(0, 1_000_000),
     "history.upkeep.idle_wait_s": between(0, _DAY_S),

@@ -1,4 +1,4 @@
-"""What a conversation needs between its turns: its memory made, its next prefix warmed.
+"""What a conversation needs between its turns: its memory made, its next prefix warmed, its past archived.
 
 A bounded queue with a few workers, never in front of a user. Nothing here has to survive: what is dropped,
 fails or dies with the process is due again after the conversation's next turn.
@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.frame import frame_of
 from gateway.request import ChatRequest
 from gateway.upkeep_rules import UpkeepRules
+from history.archivist import Archivist
 from history.compaction import CompactionRule, Stretch
 from history.compactor import Compactor
 from history.conversation import Conversation, ConversationKey
@@ -37,6 +38,16 @@ class _Errand(msgspec.Struct):
     turn_count: int
     due: Stretch | None = None
     warm: bool = False
+    archive: bool = False
+
+    def is_nothing(self) -> bool:
+        return self.due is None and not self.warm and not self.archive
+
+    def with_rest_of(self, other: "_Errand") -> None:
+        """Take over what an errand that still waits was to do."""
+        self.due = self.due or other.due
+        self.warm = self.warm or other.warm
+        self.archive = self.archive or other.archive
 
 
 class Upkeep:
@@ -48,12 +59,14 @@ class Upkeep:
         dialogues: Dialogues,
         compactor: Compactor,
         background: Background,
+        archivist: Archivist | None,
         rules: UpkeepRules,
         compaction: CompactionRule,
     ) -> None:
         self._dialogues = dialogues
         self._compactor = compactor
         self._background = background
+        self._archivist = archivist
         self._rules = rules
         self._compaction = compaction
         self._errands: dict[ConversationKey, _Errand] = {}
@@ -69,6 +82,7 @@ class Upkeep:
             turn_count=ended.conversation.turn_count,
             due=ended.due,
             warm=ended.has_cut and self._rules.prewarm,
+            archive=self._archivist is not None and self._archivist.is_due(ended.conversation),
         )
         if not self._patience.allows(ended.key, errand.turn_count):
             errand.due = None
@@ -93,11 +107,11 @@ class Upkeep:
         return delivered
 
     def _put(self, key: ConversationKey, errand: _Errand) -> None:
-        if errand.due is None and not errand.warm:
+        if errand.is_nothing():
             return
         waiting = self._errands.get(key)
         if waiting is not None:
-            errand.due, errand.warm = errand.due or waiting.due, errand.warm or waiting.warm
+            errand.with_rest_of(waiting)
         elif len(self._errands) >= self._rules.queue_limit:
             self._events["upkeep_dropped"] += 1
             return
@@ -122,10 +136,14 @@ class Upkeep:
                     self._queue.put_nowait(key)
 
     async def _run(self, key: ConversationKey, errand: _Errand) -> None:
+        if errand.archive and self._archivist is not None:
+            self._events["archived_turns"] += await self._archivist.tend(key)
         if errand.due is not None:
             await self._compact(key, errand, errand.due)
-        if not errand.warm:
-            return
+        if errand.warm:
+            await self._prewarm(key, errand)
+
+    async def _prewarm(self, key: ConversationKey, errand: _Errand) -> None:
         outlook = await self._dialogues.outlook(key)
         if outlook is None or not await self._is_idle(outlook.conversation):
             self._events["warm_left_out"] += 1

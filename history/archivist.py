@@ -9,11 +9,6 @@ from history.conversation import Conversation, ConversationKey
 from history.ports import Archive, Archived, ConversationStore
 
 
-def is_due(conversation: Conversation, rule: ArchiveRule) -> bool:
-    """Whether a whole piece lies far enough behind the window."""
-    return bool(rule.url) and conversation.base + SEGMENT <= conversation.cut - rule.behind_turns
-
-
 class Archivist:
     """Tends the conversations of one store."""
 
@@ -22,10 +17,14 @@ class Archivist:
         self._archive = archive
         self._rule = rule
 
+    def is_due(self, conversation: Conversation) -> bool:
+        """Whether a whole piece lies far enough behind the window."""
+        return conversation.base + SEGMENT <= conversation.cut - self._rule.behind_turns
+
     async def tend(self, key: ConversationKey) -> int:
         """Move what is due; returns how many turns. Raises `StoreFault`."""
         moved = 0
-        while (conversation := await self._store.load(key)) and is_due(conversation, self._rule):
+        while (conversation := await self._store.load(key)) and self.is_due(conversation):
             start, stop = conversation.base, conversation.base + SEGMENT
             base, turns = await self._store.kept(key, start, stop)
             if base != start or len(turns) != SEGMENT:

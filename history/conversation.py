@@ -50,6 +50,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     idempotency_key: str = ""
     body_hash: bytes = b""
     reply: Reply = Reply()
+    mark: bytes = b""
+    """Tells it from every other turn that ever stood at its place; kept while it waits for a tool."""
 
 
 def token_estimate(turn: Turn) -> int:
@@ -101,6 +103,8 @@ class Conversation(msgspec.Struct, frozen=True):
     memory_version: int = 0
     """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0
+    base: int = 0
+    """How many of the first turns are in the archive and no longer in the store."""
     metadata: bytes = b""
     """What the client noted about it: a JSON object, empty for none."""
     binding: Binding | None = None

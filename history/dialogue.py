@@ -13,8 +13,14 @@ import msgspec
 
 from history.compaction import Stretch, due, free, settled, shown, shows_at
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
-from history.errors import ConversationBusy, ConversationMismatch, ConversationNotFound
-from history.incoming import Incoming, NeedTurn, Plan, plan_dialogue, plan_new
+from history.errors import (
+    ConversationBusy,
+    ConversationErased,
+    ConversationMismatch,
+    ConversationNotFound,
+    InvalidMessages,
+)
+from history.incoming import Incoming, NeedTurn, Plan, plan_anew, plan_dialogue, plan_new
 from history.lease_keeper import LeaseKeeper
 from history.open_turn import Ask, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
@@ -22,6 +28,12 @@ from history.prompt import Prompt, build
 from history.rules import DialogueRules
 from history.waiting_line import WaitingLine
 from history.window import branch_cut
+
+
+MAX_VERSIONS = 100
+"""How many answers to one message are kept beside the active one."""
+
+_NOTHING = Incoming(persona=None, messages=())
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -74,8 +86,7 @@ class Dialogues:
                 await self._store.release(key, begun.lease)
                 self._line.wake(key)
                 return replay
-            if begun.is_new and ask.user:
-                await self._store.register(key.tenant, ask.user, key)
+            await self._register(key, begun, ask)
             plan = await self._plan(key, begun, incoming, interrupted=waited and ask.on_busy == "restart")
             layout = await self._lay_out(key, begun, plan, incoming, ask)
         except BaseException:
@@ -84,6 +95,26 @@ class Dialogues:
             raise
         self._keeper.hold(key, begun.lease, ask.on_stop)
         return OpenTurn(self, self._rules, self._clock, key=key, lease=begun.lease, layout=layout)
+
+    async def hold(self, key: ConversationKey, ask: Ask) -> Begun:
+        """Take the lease as `open` does, for a change that no model answers; `write` or `release` ends it."""
+        begun, _ = await self._claim(key, _NOTHING, ask)
+        try:
+            await self._register(key, begun, ask)
+        except BaseException:
+            await self.release(key, begun.lease)
+            raise
+        return begun
+
+    async def _register(self, key: ConversationKey, begun: Begun, ask: Ask) -> None:
+        """Put a new conversation into its user's index, behind its lease: an erasure finds one or the other."""
+        if not begun.is_new or not ask.user:
+            return
+        try:
+            await self._store.register(key.tenant, ask.user, key)
+        except ConversationErased:
+            await self._store.erase(key)
+            raise
 
     async def _claim(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> tuple[Begun, bool]:
         """The lease, and whether somebody had to finish first."""
@@ -161,6 +192,8 @@ class Dialogues:
         self, key: ConversationKey, begun: Begun, incoming: Incoming, *, interrupted: bool
     ) -> Plan:
         count, cut = begun.conversation.turn_count, begun.conversation.cut
+        if incoming.regenerates:
+            return await self._plan_anew(key, count, begun.turns)
         if not incoming.is_dialogue:
             last = begun.turns[-1] if begun.turns else None
             return plan_new(incoming, count, last, merge_incomplete=interrupted)
@@ -181,6 +214,15 @@ class Dialogues:
             plan = plan_dialogue(incoming, count, digests, loaded)
         assert isinstance(plan, Plan)
         return plan
+
+    async def _plan_anew(self, key: ConversationKey, count: int, window: Sequence[Turn]) -> Plan:
+        turns = window[-1:] or await self._store.read(key, count - 1, count)
+        if not turns:
+            raise InvalidMessages("this conversation has no message to be answered", param="conversation")
+        if len(await self._store.branches_at(key, count - 1)) >= MAX_VERSIONS:
+            reason = f"this message has {MAX_VERSIONS} answers already; select one, or send another message"
+            raise InvalidMessages(reason, param="conversation")
+        return plan_anew(count, turns[-1])
 
     async def outlook(self, key: ConversationKey) -> Outlook | None:
         """What the next prompt will begin with; None where nothing is remembered or a tool is waited for.

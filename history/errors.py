@@ -61,3 +61,11 @@ class LeaseLost(StoreFault):
 
 class ConversationErased(StoreFault):
     """The conversation was erased while its turn was being written; nothing was written."""
+
+
+class TurnsArchived(StoreFault):
+    """The change goes back to turns that are in the archive; `base`: how many. Restore them and try again."""
+
+    def __init__(self, base: int) -> None:
+        super().__init__(f"the first {base} turns are in the archive")
+        self.base = base

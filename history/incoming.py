@@ -11,6 +11,7 @@ import msgspec
 from history.alignment import align, split_digests
 from history.conversation import Turn
 from history.errors import ConversationMismatch, InvalidMessages
+from history.items import has_answer, question_of
 from history.message import DIGEST_SIZE, Message, digests, is_persona, parse_messages
 
 _ANSWERS_TOOL_CALL = frozenset({"tool", "function"})
@@ -21,6 +22,8 @@ class Incoming(msgspec.Struct, frozen=True):
 
     persona: Message | None
     messages: tuple[Message, ...]
+    regenerates: bool = False
+    """It says nothing new: the last message is to be answered anew."""
 
     @property
     def is_dialogue(self) -> bool:
@@ -39,6 +42,8 @@ class Draft(msgspec.Struct, frozen=True):
 
     messages: tuple[bytes, ...] = ()
     digests: bytes = b""
+    mark: bytes = b""
+    """Of the stored turn that it continues."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -66,17 +71,35 @@ def read_incoming(raw: bytes) -> Incoming:
     return Incoming(persona=None, messages=messages)
 
 
+def plan_anew(turn_count: int, last: Turn) -> Plan:
+    """The plan for answering the last message again; the answer it has stays as a branch.
+
+    Raises `InvalidMessages` where nobody has said anything that could be answered.
+    """
+    messages, digests_so_far = question_of(last)
+    was_asked = last.reply.prompt_tokens > 0 or last.reply.completion_tokens > 0
+    if not messages and not was_asked:
+        reason = "the last turn is a greeting, which answers nothing; send a message"
+        raise InvalidMessages(reason, param="conversation")
+    is_answered = has_answer(last)
+    draft = Draft(messages, digests_so_far, mark=b"" if is_answered else last.mark)
+    return Plan(keep=turn_count - 1, draft=draft, is_branch=is_answered)
+
+
 def plan_new(incoming: Incoming, turn_count: int, last: Turn | None, *, merge_incomplete: bool) -> Plan:
     """The plan for messages that are all new.
 
     A tool's result extends the turn that waits for it. With `merge_incomplete`, a turn whose answer was
-    interrupted for this message is answered together with it; its unfinished answer stays as a branch.
+    interrupted for this message is answered together with it; its unfinished answer stays as a branch. A turn
+    that has no answer at all is not over: what comes goes on with it.
     """
     draft = _draft(incoming.messages)
     if incoming.messages and incoming.messages[0].role in _ANSWERS_TOOL_CALL:
         if last is None or last.status != "open":
             raise InvalidMessages("no tool call of this conversation is waiting for a result")
-        return Plan(keep=turn_count - 1, draft=_joined(last, draft))
+        return Plan(keep=turn_count - 1, draft=_joined(last, draft, mark=last.mark))
+    if last is not None and last.status == "incomplete" and not has_answer(last):
+        return Plan(keep=turn_count - 1, draft=_joined(last, draft, mark=last.mark))
     if merge_incomplete and last is not None and last.status == "incomplete":
         return Plan(keep=turn_count - 1, draft=_joined(_question(last), draft), is_branch=True)
     return Plan(keep=turn_count, draft=draft)
@@ -121,7 +144,7 @@ def _continue(turn_count: int, new: tuple[Message, ...], loaded: dict[int, Turn]
     last = loaded.get(turn_count - 1)
     if last is None:
         return NeedTurn(turn_count - 1)
-    return _with_groups(keep=turn_count - 1, messages=new, head=Draft(last.messages, last.digests))
+    return _with_groups(keep=turn_count - 1, messages=new, head=Draft(last.messages, last.digests, last.mark))
 
 
 def _with_groups(
@@ -131,11 +154,11 @@ def _with_groups(
     groups = _grouped(messages, answered=head is not None and _has_answer(head))
     drafts = [_draft(group) for group in groups]
     if head is not None:
-        drafts[0] = _joined(head, drafts[0])
+        drafts[0] = _joined(head, drafts[0], mark=head.mark)
     if messages and messages[-1].role == "assistant":
         drafts.append(Draft())
     *complete, draft = drafts
-    adopted = tuple(Turn(messages=one.messages, digests=one.digests) for one in complete)
+    adopted = tuple(Turn(messages=one.messages, digests=one.digests, mark=one.mark) for one in complete)
     return Plan(keep=keep, draft=draft, adopted=adopted, is_branch=is_branch)
 
 
@@ -169,8 +192,8 @@ def _draft(messages: Sequence[Message]) -> Draft:
     return Draft(messages=tuple(message.json for message in messages), digests=digests(messages))
 
 
-def _joined(head: Draft | Turn, tail: Draft) -> Draft:
-    return Draft(messages=(*head.messages, *tail.messages), digests=head.digests + tail.digests)
+def _joined(head: Draft | Turn, tail: Draft, *, mark: bytes = b"") -> Draft:
+    return Draft((*head.messages, *tail.messages), head.digests + tail.digests, mark)
 
 
 def _question(turn: Turn) -> Draft:

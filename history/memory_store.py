@@ -5,19 +5,21 @@ one is atomic on its event loop. Nothing is ever dropped: it is as large as what
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Turn
-from history.errors import ConversationErased, ConversationNotFound, LeaseLost
-from history.ports import Begun, Busy, Change, Claim, Learned, Missing, Renewal
+from history.errors import ConversationErased, ConversationNotFound, LeaseLost, TurnsArchived
+from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Learned, Missing, Renewal
 from history.store_rules import (
     COMMITS_REMEMBERED,
     GRAVE_MS,
     MEMORIES_KEPT,
+    RATINGS_KEPT,
     TICKET_MS,
+    branch_refused,
     check_claim,
     check_key,
     check_user,
@@ -37,18 +39,30 @@ class _Kept:
 
     conversation: Conversation | None = None
     turns: list[Turn] = field(default_factory=list)
-    branches: list[tuple[int, tuple[Turn, ...]]] = field(default_factory=list)
+    """From `base` on."""
+    digests: list[bytes] = field(default_factory=list)
+    """Of all turns."""
+    branches: list[Branch] = field(default_factory=list)
+    ratings: dict[str, bytes] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     """The queue: when each owner last asked, in order of arrival."""
     owner: str = ""
     fence: int = 0
     expires: float = 0.0
     interrupted_fence: int = 0
-    erased_fence: int = 0
-    done_fences: tuple[int, ...] = ()
+    done: tuple[tuple[str, int], ...] = ()
+    """The newest commits, by owner and fence: fences begin anew behind an erasure, owners never come twice."""
+
+    @property
+    def base(self) -> int:
+        return self.conversation.base if self.conversation else 0
 
     def holds(self, lease: Lease) -> bool:
         return self.owner == lease.owner and self.fence == lease.fence
+
+    def has_branch(self, number: int, index: int) -> bool:
+        """Whether there is such a branch, and it left at this turn."""
+        return 1 <= number <= len(self.branches) and self.branches[number - 1][0] == index
 
     def free(self) -> None:
         self.owner, self.expires = "", 0.0
@@ -110,20 +124,28 @@ class MemoryStore:
     async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write the change and free the lease. Raises `LeaseLost`, `ConversationErased`, `ValueError`."""
         kept = self._kept.get(key)
-        if kept is not None and lease.fence <= kept.erased_fence:
+        if kept is None or not kept.fence:
             raise ConversationErased("the conversation was erased while its turn was being written")
-        if kept is not None and lease.fence in kept.done_fences and kept.conversation is not None:
+        if (lease.owner, lease.fence) in kept.done and kept.conversation is not None:
             return kept.conversation
-        if kept is None or not kept.holds(lease):
+        if not kept.holds(lease):
             raise LeaseLost("another writer took the conversation over; send the message again")
         before = kept.conversation or Conversation(created_at=change.at)
         cut = moved_cut(before, change)
-        replaced = tuple(kept.turns[change.keep :])
-        if replaced and change.save_branch:
-            kept.branches.append((change.keep, replaced))
-        kept.turns[change.keep :] = change.append
-        kept.conversation = _changed(before, change, cut, len(kept.turns), len(kept.branches))
-        kept.done_fences = (*kept.done_fences, lease.fence)[-COMMITS_REMEMBERED:]
+        replaces = change.save_branch and change.keep < before.turn_count
+        if replaces and change.into_branch and not kept.has_branch(change.into_branch, change.keep):
+            raise branch_refused(change.into_branch)
+        if change.keep < before.base or (change.cut is not None and change.cut < before.base):
+            raise TurnsArchived(before.base)
+        if replaces:
+            replaced = (change.keep, tuple(kept.turns[change.keep - before.base :]))
+            at = change.into_branch - 1 if change.into_branch else len(kept.branches)
+            kept.branches[at : at + 1] = [replaced]
+        kept.branches += change.branches
+        kept.turns[change.keep - before.base :] = change.append
+        kept.digests[change.keep :] = [turn.digests for turn in change.append]
+        kept.conversation = _changed(before, change, cut, len(kept.digests), len(kept.branches))
+        kept.done = (*kept.done, (lease.owner, lease.fence))[-COMMITS_REMEMBERED:]
         kept.free()
         return kept.conversation
 
@@ -134,8 +156,7 @@ class MemoryStore:
         if kept is None or kept.conversation is None:
             return False
         before = kept.conversation
-        covered = kept.turns[learned.start : learned.memory.covers_to]
-        if is_stale(before, learned, [turn.digests for turn in covered]):
+        if is_stale(before, learned, kept.digests[learned.start : learned.memory.covers_to]):
             return False
         kept.conversation = replace(
             before,
@@ -177,17 +198,50 @@ class MemoryStore:
         if kept.owner == owner:
             kept.free()
 
-    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
-        """All turns' digests, oldest first."""
+    async def digests(
+        self, key: ConversationKey, start: int = 0, stop: int | None = None
+    ) -> tuple[bytes, ...]:
+        """The digests of turns `start` to `stop`, oldest first."""
         check_key(key)
         kept = self._kept.get(key)
-        return tuple(turn.digests for turn in kept.turns) if kept else ()
+        return tuple(kept.digests[start:stop]) if kept else ()
 
     async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
         """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
+        return (await self.kept(key, start, stop))[1]
+
+    async def kept(self, key: ConversationKey, start: int, stop: int) -> tuple[int, tuple[Turn, ...]]:
+        """The same, without those in the archive; first, how many of the dialogue's turns are there."""
         check_key(key)
         kept = self._kept.get(key)
-        return tuple(kept.turns[max(0, start) : max(0, stop)]) if kept else ()
+        if kept is None:
+            return 0, ()
+        return kept.base, tuple(kept.turns[max(0, start - kept.base) : max(0, stop - kept.base)])
+
+    async def shed(self, key: ConversationKey, archived: Archived) -> bool:
+        """Drop turns that are in the archive now."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None:
+            return False
+        before = kept.conversation
+        digests = b"".join(kept.digests[archived.start : archived.stop])
+        fits = before.base == archived.start < archived.stop <= before.cut
+        if not fits or digests != archived.digests:
+            return False
+        del kept.turns[: archived.stop - archived.start]
+        kept.conversation = replace(before, base=archived.stop)
+        return True
+
+    async def restore(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> bool:
+        """Put archived turns back."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None or kept.base != start + len(turns) or not turns:
+            return False
+        kept.turns[:0] = turns
+        kept.conversation = replace(kept.conversation, base=start)
+        return True
 
     async def load(self, key: ConversationKey) -> Conversation | None:
         """The conversation without its turns; None if there is none."""
@@ -195,13 +249,40 @@ class MemoryStore:
         kept = self._kept.get(key)
         return kept.conversation if kept else None
 
-    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+    async def branch(self, key: ConversationKey, number: int) -> Branch:
         """A saved branch. Raises `ConversationNotFound` if there is none of this number."""
         check_key(key)
         kept = self._kept.get(key)
         if kept is None or not 1 <= number <= len(kept.branches):
             raise ConversationNotFound(f"this conversation has no branch {number}")
         return kept.branches[number - 1]
+
+    async def branches_at(self, key: ConversationKey, index: int) -> tuple[int, ...]:
+        """The numbers of the branches that left at this turn."""
+        check_key(key)
+        kept = self._kept.get(key)
+        branches = kept.branches if kept else []
+        return tuple(number for number, (left_at, _) in enumerate(branches, start=1) if left_at == index)
+
+    async def rate(self, key: ConversationKey, item: str, rating: bytes) -> bool:
+        """Keep what somebody thinks of an item. Raises `ConversationNotFound`."""
+        check_key(key)
+        kept = self._kept.get(key)
+        if kept is None or kept.conversation is None:
+            raise ConversationNotFound(key.id)
+        if not rating:
+            kept.ratings.pop(item, None)
+        elif item in kept.ratings or len(kept.ratings) < RATINGS_KEPT:
+            kept.ratings[item] = rating
+        else:
+            return False
+        return True
+
+    async def ratings(self, key: ConversationKey, items: Sequence[str]) -> tuple[bytes, ...]:
+        """What was kept of each of these items, empty for nothing."""
+        check_key(key)
+        kept = self._kept.get(key)
+        return tuple(kept.ratings.get(item, b"") if kept else b"" for item in items)
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
@@ -224,7 +305,7 @@ class MemoryStore:
             return
         user = kept.conversation.user if kept.conversation else ""
         self._index.get((key.tenant, user), {}).pop(key.id, None)
-        self._kept[key] = _Kept(fence=kept.fence, erased_fence=kept.fence)
+        del self._kept[key]
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were."""
@@ -244,13 +325,13 @@ class MemoryStore:
 
 def _begun(kept: _Kept, claim: Claim) -> Begun:
     conversation = kept.conversation or Conversation()
-    newest = kept.turns[-claim.digest_turns :] if claim.digest_turns > 0 else []
+    newest = kept.digests[-claim.digest_turns :] if claim.digest_turns > 0 else []
     return Begun(
         conversation=conversation,
-        turns=tuple(kept.turns[conversation.cut :]),
+        turns=tuple(kept.turns[conversation.cut - conversation.base :]),
         lease=Lease(owner=claim.owner, fence=kept.fence, duration_ms=claim.lease_ms),
         is_new=kept.conversation is None,
-        digests=tuple(turn.digests for turn in newest),
+        digests=tuple(newest),
     )
 
 

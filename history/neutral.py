@@ -9,26 +9,27 @@ a block, `quoted` for a line in a block, where nothing may pass for a tag or for
 
 import re
 
-_NAMES = (
-    "s|bos|eos|unk|pad|mask|sep|cls|eod|sop|eop|eoh|eoa|eom|eot|think|tools?|tool_(?:call|calls|response|result)"
-    "|(?:start|end|begin)_of_[a-z_]{1,24}|image_soft_token|fim_[a-z]{1,12}|(?:repo_?name|file_sep)"
-    "|(?:unused|reserved_|extra_id_|special_)_?[0-9]{1,6}|seed:[a-z_:]{1,24}"
-)
-_SQUARE = (
-    "INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|CALL_ID|THINK|IMG(?:_BREAK|_END)?"
-    "|(?:BEGIN_)?AUDIO|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS|UNUSED_TOKEN_[0-9]{1,6}"
-)
 # What chat templates take for the end of a message or the beginning of another: `<|…|>` (ChatML, Qwen, Llama,
 # Phi, GLM, gpt-oss), `<|…>` and `<…|>` (Gemma 4), the same with DeepSeek's full-width bar, names in angles
-# (Llama 2, Mistral, Gemma, InternLM, Seed), capitals in squares (Llama 2, Mistral, GLM), MiniMax's tildes.
-_CONTROL = re.compile(
-    r"<(?=[|\uff5c][^\s<>]{0,60}>|[^\s<>|\uff5c]{1,60}[|\uff5c]>"
-    rf"|/?(?:{_NAMES})>|</?SYS>>)"
-    rf"|\[(?=/?(?:{_SQUARE})\]|[a-z]~[\]\[])"
-    r"|\](?=~!?[a-z]{1,20}[\]\[])",
-    re.IGNORECASE,
+# (Llama 2, Mistral, Gemma, InternLM, Seed, MiniCPM), capitals in squares (Llama 2, Mistral, GLM, BERT's), and
+# MiniMax's tildes.
+_IN_ANGLES = (
+    "s|bos|eos|unk|pad|mask|sep|cls|eod|sop|eop|eoh|eoa|eom|eot|think|tools?|ai|\u7528\u6237"
+    "|tool_(?:call|calls|response|result)|(?:start|end|begin)_of_[a-z_]{1,24}|image_soft_token"
+    "|fim_[a-z]{1,12}|repo_?name|file_sep|(?:unused|reserved_|extra_id_|special_)_?[0-9]{1,6}|seed:[a-z_:]{1,24}"
 )
-# `<` before anything but a space, a digit or a bracket of its own kind's end: `<3` and `a < b` stay.
+_IN_SQUARES = (
+    "(?i:INST)|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|CALL_ID|THINK"
+    "|IMG(?:_BREAK|_END)?|(?:BEGIN_)?AUDIO|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS"
+    "|UNUSED_TOKEN_[0-9]{1,6}"
+)
+_CONTROL = re.compile(
+    r"<(?=[|\uff5c][^<>\n]{0,60}>|[^\s<>|\uff5c]{1,60}[|\uff5c]>"
+    rf"|(?i:/?(?:{_IN_ANGLES})>|</?SYS>>))"
+    rf"|\[(?=/?(?:{_IN_SQUARES})\]|[a-z]~[\]\[])"
+    r"|\](?=~!?[a-z]{1,20}[\]\[])"
+)
+# `<` before anything but a space or a digit: `<3` and `a < b` stay.
 _OPENING = re.compile(r"[<\uff1c\ufe64](?=[^\s\d])")
 # Control characters, turns of the writing direction, and characters that nobody sees but a tokenizer.
 _UNSEEN = re.compile(

@@ -52,8 +52,11 @@ class ObjectArchive:
             async with gate:
                 return await self._piece(key, at)
 
-        async with asyncio.TaskGroup() as tasks:
-            pieces = [tasks.create_task(piece(at)) for at in starts(start, stop)]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pieces = [tasks.create_task(piece(at)) for at in starts(start, stop)]
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from faults
         turns = [turn for one in pieces for turn in one.result()]
         first = start - start % SEGMENT
         return tuple(turns[start - first : stop - first])

@@ -1,6 +1,6 @@
 """A turn whose answer is being written: its prompt, and the change to the store once there is an answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from history.conversation import (
     token_estimate,
 )
 from history.incoming import Draft, Plan
+from history.items import fresh_mark
 from history.lease_keeper import Stop
 from history.message import Message
 from history.ports import Change
@@ -143,7 +144,7 @@ class OpenTurn:
         new_persona = layout.persona != layout.conversation.persona
         return Change(
             keep=layout.plan.keep,
-            append=(*layout.plan.adopted, turn),
+            append=(*self._adopted(), turn),
             at=turn.at,
             save_branch=layout.plan.is_branch,
             cut=cut,
@@ -154,6 +155,10 @@ class OpenTurn:
             character=ask.character if layout.is_new else None,
             binding=binding,
         )
+
+    def _adopted(self) -> Iterator[Turn]:
+        for position, turn in enumerate(self.layout.plan.adopted):
+            yield msgspec.structs.replace(turn, mark=turn.mark or fresh_mark(self.lease, position))
 
     def _turn(self, answer: Answer) -> Turn:
         draft, spoken = self.layout.plan.draft, answer.message
@@ -168,6 +173,7 @@ class OpenTurn:
             idempotency_key=self.layout.ask.idempotency_key,
             body_hash=self.layout.ask.body_hash,
             reply=answer.reply,
+            mark=draft.mark or fresh_mark(self.lease, len(self.layout.plan.adopted)),
         )
 
 

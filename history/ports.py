@@ -4,11 +4,16 @@ Two implementations pass one contract suite: `memory_store` and `redis_store`. A
 `begin` reads everything a prompt needs and takes the lease; `commit` writes everything and frees it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
+
+
+Branch = tuple[int, tuple[Turn, ...]]
+"""Turns that were replaced: the index of the first, and all of them."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -60,6 +65,11 @@ class Change(msgspec.Struct, frozen=True):
     append: tuple[Turn, ...]
     at: float
     save_branch: bool = False
+    into_branch: int = 0
+    """With `save_branch`: what is replaced takes the place of this branch, which left at the same turn; 0: it
+    becomes a new one."""
+    branches: tuple[Branch, ...] = ()
+    """More branches to be kept, as if they had been replaced before."""
     cut: int | None = None
     shows: int | None = None
     persona: bytes | None = None
@@ -80,6 +90,15 @@ class Learned(msgspec.Struct, frozen=True):
     """The first turn it was made of; those before were in the version before."""
     digests: bytes
     """The digests of turns `start` to `memory.covers_to`, joined: what it says must still be so."""
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """A stretch of turns that is safe in the archive: the first ones that the store still has."""
+
+    start: int
+    stop: int
+    digests: bytes
+    """Their digests, joined: they must still be these."""
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -108,7 +127,8 @@ class ConversationStore(Protocol):
         Raises `LeaseLost` if the lease is no longer held (expired and taken, or expired and fenced),
         `ConversationErased` if the conversation was erased meanwhile. A lease that merely expired, with
         nobody after it, still commits. Idempotent for a repeated call with the same lease: a commit whose
-        answer got lost in the network may be sent again and changes nothing the second time.
+        answer got lost in the network may be sent again and changes nothing the second time. Raises
+        `TurnsArchived` if it goes back to turns that have to be restored first.
         """
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
@@ -130,17 +150,43 @@ class ConversationStore(Protocol):
     async def leave(self, key: ConversationKey, owner: str) -> None:
         """Give up the ticket in the queue, and the lease if it was just granted to `owner`."""
 
-    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
-        """All turns' digests, oldest first: the rare alignment that `digest_turns` did not cover."""
+    async def digests(
+        self, key: ConversationKey, start: int = 0, stop: int | None = None
+    ) -> tuple[bytes, ...]:
+        """The digests of turns `start` to `stop` (exclusive; None: the last), oldest first.
+
+        All of them are for the rare alignment that `digest_turns` did not cover.
+        """
 
     async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
         """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
 
+    async def kept(self, key: ConversationKey, start: int, stop: int) -> tuple[int, tuple[Turn, ...]]:
+        """The same, without those in the archive; first, how many of the dialogue's turns are there."""
+
+    async def shed(self, key: ConversationKey, archived: Archived) -> bool:
+        """Drop turns that are in the archive now, all before the cut; False if they no longer fit."""
+
+    async def restore(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> bool:
+        """Put archived turns back, from `start` to where the store's begin; False if they do not fit."""
+
     async def load(self, key: ConversationKey) -> Conversation | None:
         """The conversation without its turns and without a lease; None if there is none."""
 
-    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+    async def branch(self, key: ConversationKey, number: int) -> Branch:
         """A saved branch (1-based): the turn index at which it left, and its turns."""
+
+    async def branches_at(self, key: ConversationKey, index: int) -> tuple[int, ...]:
+        """The numbers of the branches that left at this turn, oldest first."""
+
+    async def rate(self, key: ConversationKey, item: str, rating: bytes) -> bool:
+        """Keep what somebody thinks of an item (empty: take it back); False if there are too many already.
+
+        Raises `ConversationNotFound`.
+        """
+
+    async def ratings(self, key: ConversationKey, items: Sequence[str]) -> tuple[bytes, ...]:
+        """What was kept of each of these items, empty for nothing."""
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
@@ -159,3 +205,16 @@ class ConversationStore(Protocol):
 
     async def close(self) -> None:
         """Give the connections back."""
+
+
+class Archive(Protocol):
+    """Keeps turns that are far behind the window. Every method raises `StoreUnavailable` if it cannot."""
+
+    async def write(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> None:
+        """Keep `SEGMENT` turns from `start` on, a multiple of it; for good before this returns."""
+
+    async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
+        """Turns `start` (inclusive) to `stop` (exclusive). Raises `StoreFault` if some are missing."""
+
+    async def erase(self, key: ConversationKey) -> None:
+        """Delete everything of a conversation."""

@@ -4,20 +4,26 @@
     friendo:{<tenant>:<id>}:turns        list   the active branch, one msgpack `Turn` each
     friendo:{<tenant>:<id>}:digests      list   the same turns, 16 bytes per message
     friendo:{<tenant>:<id>}:wait         hash   owner -> "<arrival> <last seen, ms>"
-    friendo:{<tenant>:<id>}:branches     hash   number -> msgpack [index, [Turn, …]]
-    friendo:{user:<tenant>:<user>}:index      sorted set  conversation ids by order of arrival
-    friendo:{user:<tenant>:<user>}:tombstone  string      there while the user counts as erased
+    friendo:{<tenant>:<id>}:branches     hash   number -> msgpack [index, [Turn, …]]; at:<index> -> numbers
+    friendo:{<tenant>:<id>}:ratings      hash   item id -> what somebody thinks of it
+    friendo:{user:<tenant>:<digest>}:index      sorted set  conversation ids by order of arrival
+    friendo:{user:<tenant>:<digest>}:tombstone  string      there while the user counts as erased
+
+A user is in the names of keys as a digest only: the tombstone outlives an erasure by a day, and must not say
+whose it is.
 
 All branches share one key, so that scripts name every key they touch before they run, as a cluster asks.
 A tenant has no colon and no brace in it, and braces in ids are escaped: no two ids share a key, and
 nothing in an id can end the hash tag early.
 """
 
+import hashlib
 from typing import NamedTuple
 
 from history.conversation import ConversationKey
 from history.store_rules import check_key, check_user
 
+_NAMES = (b"meta", b"turns", b"digests", b"wait", b"branches", b"ratings")
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -29,6 +35,7 @@ class ConversationKeys(NamedTuple):
     digests: bytes
     wait: bytes
     branches: bytes
+    ratings: bytes
 
 
 class UserKeys(NamedTuple):
@@ -42,15 +49,14 @@ def conversation_keys(key: ConversationKey) -> ConversationKeys:
     """Raises `InvalidMessages` or `ValueError` where the key cannot be kept."""
     check_key(key)
     slot = b"friendo:{%b:%b}:" % (key.tenant.encode(), encode_id(key.id.translate(_ESCAPES)))
-    return ConversationKeys(
-        slot + b"meta", slot + b"turns", slot + b"digests", slot + b"wait", slot + b"branches"
-    )
+    return ConversationKeys(*(slot + name for name in _NAMES))
 
 
 def user_keys(tenant: str, user: str) -> UserKeys:
     """Raises `InvalidMessages` or `ValueError` where the user cannot be kept."""
     check_user(tenant, user)
-    slot = b"friendo:{user:%b:%b}:" % (tenant.encode(), encode_id(user.translate(_ESCAPES)))
+    digest = hashlib.sha256(encode_id(user)).hexdigest()[:32]
+    slot = b"friendo:{user:%b:%b}:" % (tenant.encode(), digest.encode())
     return UserKeys(slot + b"index", slot + b"tombstone")
 
 

@@ -24,9 +24,10 @@ from history.redis_wire import Command, Wire
 Argument = bytes | str | int | float
 
 _PROMISE_NOTHING = frozenset(
-    {"renew", "release", "leave", "rebind", "read", "load", "branch", "branches", "ratings"}
+    {"renew", "release", "leave", "rebind", "read", "load", "turns", "branch", "branches", "ratings"}
     | {"PING", "ZRANGE", "EXISTS"}
 )
+"""What only reads, and what may get lost without anybody having been told that it will not."""
 # A server that carries out a call for the second time may find nothing left to write, and WAIT looks at the
 # last write of its own connection: without one it would vouch for what no replica has. So one is made.
 _SETTLE = "redis.call('SET', KEYS[1], '') redis.call('UNLINK', KEYS[1])"

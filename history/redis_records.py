@@ -8,7 +8,7 @@ import msgspec
 
 from history.conversation import Binding, Conversation, Memory, Turn
 from history.errors import StoreFault
-from history.ports import Change
+from history.ports import Branch, Change
 from history.redis_keys import decode_id, encode_id
 
 _Record = TypeVar("_Record")
@@ -38,7 +38,13 @@ def decode_turns(data: bytes) -> tuple[Turn, ...]:
     return _decoded(_turns, data)
 
 
-def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
+def encode_branch(branch: Branch) -> bytes:
+    """The index at which a branch left, and its turns; in the form in which the script writes one."""
+    index, turns = branch
+    return b"\x92\xce" + index.to_bytes(4) + _encode(turns)
+
+
+def decode_branch(data: bytes) -> Branch:
     """The index at which a branch left, and its turns."""
     return _decoded(_branch, data)
 
@@ -46,7 +52,7 @@ def decode_branch(data: bytes) -> tuple[int, tuple[Turn, ...]]:
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
     (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
-    branches, metadata, binding, created_at, updated_at = rest
+    branches, base, metadata, binding, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -58,6 +64,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         shows=int(shows or 0),
         memory_version=int(memory_version or 0),
         branches=int(branches or 0),
+        base=int(base or 0),
         metadata=metadata or b"",
         binding=_decoded(_binding, binding) if binding else None,
         created_at=float(created_at or 0),

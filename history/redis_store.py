@@ -6,13 +6,15 @@ Time is the server's, so that gateways with different clocks agree on who holds 
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Turn
-from history.errors import ConversationErased, ConversationNotFound, LeaseLost, StoreFault
-from history.ports import Begun, Busy, Change, Claim, Learned, Missing, Renewal
+from history.errors import ConversationErased, ConversationNotFound, LeaseLost, StoreFault, TurnsArchived
+from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Learned, Missing, Renewal
 from history.redis_keys import conversation_keys, decode_id, encode_id, user_keys
-from history.redis_link import Argument, RedisLink, Script, load_script
+from history.redis_link import Argument, RedisLink, Script, Unconfirmed, load_script
+from history.redis_place import Durability, RedisPlace
 from history.redis_records import (
     changed_fields,
     decode_branch,
@@ -20,6 +22,7 @@ from history.redis_records import (
     decode_turn,
     decode_turns,
     encode_binding,
+    encode_branch,
     encode_memory,
     encode_turn,
 )
@@ -27,33 +30,42 @@ from history.store_rules import (
     COMMITS_REMEMBERED,
     GRAVE_MS,
     MEMORIES_KEPT,
+    RATINGS_KEPT,
     TICKET_MS,
+    branch_refused,
     check_claim,
     cut_refused,
     keep_refused,
 )
 
 _ON_CONVERSATIONS = (
-    *("begin", "renew", "commit", "release", "leave", "remember", "rebind"),
-    *("read", "load", "branch", "erase"),
+    *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
+    *("read", "turns", "load", "branch", "branches", "rate", "ratings", "erase"),
 )
 _ON_USERS = ("register", "bury")
 
 
 class RedisStore:
-    """A `ConversationStore` over one server.
+    """A `ConversationStore` over a server, a cluster, or a master with its sentinels.
 
     `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `pool_size`: how many
     calls may be under way at once, the rest wait. `timeout_s`: how long one call may take in all.
+    `durability`: what must be true before a turn counts as stored.
     """
 
     def __init__(
-        self, url: str, *, ttl_ms: int | None = None, pool_size: int = 64, timeout_s: float = 2.0
+        self,
+        place: RedisPlace | str,
+        *,
+        ttl_ms: int | None = None,
+        pool_size: int = 64,
+        timeout_s: float = 2.0,
+        durability: Durability | None = None,
     ) -> None:
         if ttl_ms is not None and ttl_ms <= 0:
             raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
         self._ttl_ms = ttl_ms or 0
-        self._link = RedisLink(url, size=pool_size, timeout_s=timeout_s)
+        self._link = RedisLink(place, size=pool_size, timeout_s=timeout_s, durability=durability)
         self._scripts: dict[str, Script] = {
             **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
             **{name: load_script(name) for name in _ON_USERS},
@@ -67,13 +79,18 @@ class RedisStore:
     async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
         """Take the lease and read the window, or a place in the queue, in one round trip."""
         check_claim(claim)
-        status, *rest = await self._run(
-            "begin",
-            conversation_keys(key),
-            *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
-            *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
-            *(TICKET_MS, GRAVE_MS),
-        )
+        try:
+            status, *rest = await self._run(
+                "begin",
+                conversation_keys(key),
+                *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
+                *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
+                *(TICKET_MS, GRAVE_MS),
+            )
+        except Unconfirmed:
+            # The caller goes away without knowing that it holds a lease, which the next one would wait for.
+            await self.leave(key, claim.owner)
+            raise
         if status == b"begun":
             return _begun(claim, *rest)
         if status == b"busy":
@@ -85,7 +102,7 @@ class RedisStore:
         keys = conversation_keys(key)
         status, *rest = await self._run(
             "renew",
-            (keys.meta, keys.turns, keys.digests, keys.branches),
+            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings),
             *(encode_id(lease.owner), lease.fence, lease.duration_ms),
         )
         return Renewal(held=True, interrupted=rest[0] == 1) if status == b"held" else Renewal(held=False)
@@ -96,13 +113,15 @@ class RedisStore:
         fields = changed_fields(change)
         status, *rest = await self._run(
             "commit",
-            (keys.meta, keys.turns, keys.digests, keys.branches),
+            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings),
             *(encode_id(lease.owner), lease.fence, self._ttl_ms, COMMITS_REMEMBERED),
             *(change.keep, int(change.save_branch), "" if change.cut is None else change.cut),
             *(int(change.new_epoch), change.at, len(fields) // 2, len(change.append)),
+            *(change.into_branch, len(change.branches)),
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),
+            *(part for branch in change.branches for part in (branch[0], encode_branch(branch))),
         )
         if status == b"done":
             return decode_conversation(rest[0])
@@ -111,11 +130,10 @@ class RedisStore:
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
         """Add a version of the memory; False if it no longer fits."""
         keys = conversation_keys(key)
-        covered = hashlib.sha1(learned.digests, usedforsecurity=False).hexdigest()
         (status,) = await self._run(
             "remember",
             (keys.meta, keys.digests),
-            *(learned.expected_version, learned.start, learned.memory.covers_to, covered),
+            *(learned.expected_version, learned.start, learned.memory.covers_to, _sha1(learned.digests)),
             *(encode_memory(learned.memory), MEMORIES_KEPT),
         )
         return bool(status == b"kept")
@@ -125,6 +143,11 @@ class RedisStore:
         keys = conversation_keys(key)
         (status,) = await self._run("rebind", (keys.meta,), turn_count, encode_binding(binding))
         return bool(status == b"kept")
+
+    async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
+        """Replace what the client noted about a conversation; False if there is none."""
+        (status,) = await self._run("describe", (conversation_keys(key).meta,), metadata)
+        return bool(status == b"ok")
 
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""
@@ -136,33 +159,81 @@ class RedisStore:
         keys = conversation_keys(key)
         await self._run("leave", (keys.meta, keys.wait), encode_id(owner))
 
-    async def digests(self, key: ConversationKey) -> tuple[bytes, ...]:
-        """All turns' digests, oldest first."""
+    async def digests(
+        self, key: ConversationKey, start: int = 0, stop: int | None = None
+    ) -> tuple[bytes, ...]:
+        """The digests of turns `start` to `stop`, oldest first."""
         keys = conversation_keys(key)
-        _, digests = await self._run("read", (keys.meta, keys.digests), 0, -1)
+        if stop is not None and stop <= start:
+            return ()
+        last = -1 if stop is None else stop - 1
+        _, digests = await self._run("read", (keys.meta, keys.digests), start, last)
         return tuple(digests)
 
     async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
         """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
+        return (await self.kept(key, start, stop))[1]
+
+    async def kept(self, key: ConversationKey, start: int, stop: int) -> tuple[int, tuple[Turn, ...]]:
+        """The same, without those in the archive; first, how many of the dialogue's turns are there."""
         keys = conversation_keys(key)
-        start = max(0, start)
-        if stop <= start:
-            return ()
-        _, turns = await self._run("read", (keys.meta, keys.turns), start, stop - 1)
-        return tuple(decode_turn(turn) for turn in turns)
+        _, base, turns = await self._run("turns", (keys.meta, keys.turns), max(0, start), stop - 1)
+        return base, tuple(decode_turn(turn) for turn in turns)
+
+    async def shed(self, key: ConversationKey, archived: Archived) -> bool:
+        """Drop turns that are in the archive now, if they are still those."""
+        keys = conversation_keys(key)
+        (status,) = await self._run(
+            "shed",
+            (keys.meta, keys.turns, keys.digests),
+            *(archived.start, archived.stop, _sha1(archived.digests)),
+        )
+        return bool(status == b"shed")
+
+    async def restore(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> bool:
+        """Put archived turns back."""
+        keys = conversation_keys(key)
+        records = (encode_turn(turn) for turn in turns)
+        (status,) = await self._run("restore", (keys.meta, keys.turns), start, start + len(turns), *records)
+        return bool(status == b"restored")
 
     async def load(self, key: ConversationKey) -> Conversation | None:
         """The conversation without its turns; None if there is none."""
         status, *rest = await self._run("load", (conversation_keys(key).meta,))
         return decode_conversation(rest[0]) if status == b"ok" else None
 
-    async def branch(self, key: ConversationKey, number: int) -> tuple[int, tuple[Turn, ...]]:
+    async def branch(self, key: ConversationKey, number: int) -> Branch:
         """A saved branch. Raises `ConversationNotFound` if there is none of this number."""
         keys = conversation_keys(key)
         status, *rest = await self._run("branch", (keys.meta, keys.branches), number)
         if status != b"ok":
             raise ConversationNotFound(f"this conversation has no branch {number}")
         return decode_branch(rest[0])
+
+    async def branches_at(self, key: ConversationKey, index: int) -> tuple[int, ...]:
+        """The numbers of the branches that left at this turn."""
+        keys = conversation_keys(key)
+        _, listed = await self._run("branches", (keys.meta, keys.branches), index)
+        return tuple(int(number) for number in listed.split(b",") if number)
+
+    async def rate(self, key: ConversationKey, item: str, rating: bytes) -> bool:
+        """Keep what somebody thinks of an item. Raises `ConversationNotFound`."""
+        keys = conversation_keys(key)
+        (status,) = await self._run(
+            "rate", (keys.meta, keys.ratings), encode_id(item), rating, RATINGS_KEPT
+        )
+        if status == b"missing":
+            raise ConversationNotFound(key.id)
+        return bool(status == b"ok")
+
+    async def ratings(self, key: ConversationKey, items: Sequence[str]) -> tuple[bytes, ...]:
+        """What was kept of each of these items, empty for nothing."""
+        if not items:
+            return ()
+        keys = conversation_keys(key)
+        names = (encode_id(item) for item in items)
+        _, ratings = await self._run("ratings", (keys.meta, keys.ratings), *names)
+        return tuple(rating or b"" for rating in ratings)
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
@@ -181,8 +252,13 @@ class RedisStore:
     async def erase(self, key: ConversationKey) -> None:
         """Delete a conversation, also from its user's index, and fence its writers."""
         user = await self._erase_slot(key)
-        if user:
-            await self._link.command("ZREM", user_keys(key.tenant, user).conversations, encode_id(key.id))
+        if not user:
+            return
+        index = user_keys(key.tenant, user)
+        await self._link.command("ZREM", index.conversations, encode_id(key.id))
+        if await self._link.command("EXISTS", conversation_keys(key).meta):
+            # Somebody has begun it anew and found it in the index: there it has to stay, to be found again.
+            await self._link.run(self._scripts["register"], index, encode_id(key.id))
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were.
@@ -205,7 +281,7 @@ class RedisStore:
         await self._link.close()
 
     async def _erase_slot(self, key: ConversationKey) -> str:
-        _, user = await self._run("erase", conversation_keys(key), GRAVE_MS)
+        _, user = await self._run("erase", conversation_keys(key))
         return decode_id(user)
 
     async def _run(self, name: str, keys: tuple[bytes, ...], *arguments: Argument) -> list[Any]:
@@ -242,11 +318,20 @@ def _begun(
     )
 
 
+def _sha1(digests: bytes) -> str:
+    """For the script, which has no quicker hash, to tell whether turns are still the same."""
+    return hashlib.sha1(digests, usedforsecurity=False).hexdigest()
+
+
 def _commit_refused(status: bytes, rest: list[Any], change: Change) -> Exception:
     if status == b"erased":
         return ConversationErased("the conversation was erased while its turn was being written")
+    if status == b"archived":
+        return TurnsArchived(rest[0])
     if status == b"keep":
         return keep_refused(change.keep, rest[0])
+    if status == b"branch":
+        return branch_refused(change.into_branch)
     if status == b"cut" and change.cut is not None:
         return cut_refused(change.cut, rest[0])
     return LeaseLost("another writer took the conversation over; send the message again")

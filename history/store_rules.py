@@ -14,13 +14,17 @@ TICKET_MS = 3_000
 """A ticket not renewed for this long is dropped, so ask again well before."""
 
 GRAVE_MS = 86_400_000
-"""How long an erased conversation keeps its fence and an erased user its tombstone: longer than any turn."""
+"""How long an erased user keeps its tombstone, and a turn that is never committed its fence: longer than any
+turn."""
 
 COMMITS_REMEMBERED = 8
 """How many of the newest commits may be sent again without effect."""
 
 MEMORIES_KEPT = 4
 """How many versions of its memory a conversation keeps: enough for a branch a few cuts back."""
+
+RATINGS_KEPT = 10_000
+"""How many items of a conversation may be rated."""
 
 MAX_ID_CHARS = 256
 
@@ -63,6 +67,11 @@ def keep_refused(keep: int, turn_count: int) -> ValueError:
 def cut_refused(cut: int, turn_count: int) -> ValueError:
     """The caller's mistake: its cut lies outside the dialogue."""
     return ValueError(f"after this change the cut lies between 0 and {turn_count}, not at {cut}")
+
+
+def branch_refused(number: int) -> ValueError:
+    """The caller's mistake: what it wants to put away belongs to another place."""
+    return ValueError(f"branch {number} did not leave at the turn from which on turns are replaced")
 
 
 def moved_cut(conversation: Conversation, change: Change) -> int:

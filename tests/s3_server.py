@@ -20,8 +20,7 @@ def running_s3(folder: Path) -> Iterator[Mapping[str, str]]:
         port = probe.getsockname()[1]
     rclone = Path(sys.executable).with_name("rclone")
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    # No cache of listings: what one client wrote, another one has to see.
-    command += ["--vfs-cache-mode", "off", "--dir-cache-time", "0s", "--config", "/dev/null", str(folder)]
+    command += ["--vfs-cache-mode", "off", "--config", "/dev/null", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port)
@@ -33,7 +32,7 @@ def running_s3(folder: Path) -> Iterator[Mapping[str, str]]:
                 "AWS_ALLOW_HTTP": "true",
             }
         finally:
-            process.terminate()
+            process.kill()  # politely, it waits for the connections that clients keep open
 
 
 def _wait_for(port: int) -> None:

@@ -74,7 +74,8 @@ class Dialogue:
         }
         if not self.rewrites:
             body["conversation"] = self.name
-        began, first, answer, usage = time.perf_counter(), 0.0, "", {}
+        began, first, answer = time.perf_counter(), 0.0, ""
+        usage: dict[str, Any] = {}
         with client.stream("POST", f"{stage.url}/v1/chat/completions", json=body) as response:
             response.raise_for_status()
             for chunk in _chunks(response.iter_lines()):

@@ -1,7 +1,8 @@
 """The ways in which a node can be made to fail, switched on and off while it runs.
 
 A fault applies to inference requests, so that probes of a router neither meet it nor use it up; with a
-`path` it applies to everything under that path instead ("/" is all but /stub/). It strikes after the first
+`path` it applies to everything under that path instead ("/" is all but /stub/), with a `text` only to
+requests whose body has it as it stands. It strikes after the first
 `skip` requests that it applies to, `times` times (for ever if `times` is null). For one request the first
 fault in the list that strikes is taken; a fault that does not strike yet or any more counts nothing for
 those after it.
@@ -42,6 +43,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     kind: FaultKind
     path: str = ""
+    text: str = ""
     times: int | None = None
     skip: int = 0
     seconds: float = 0.0
@@ -75,10 +77,11 @@ class Faults:
     def refusing(self) -> bool:
         return any(fault.kind == "refuse" for fault, _ in self._switches)
 
-    def take(self, path: str, *, inference: bool) -> Fault | None:
+    def take(self, path: str, *, inference: bool, body: bytes = b"") -> Fault | None:
         """The fault that a request to `path` meets, counted as met."""
         for fault, seen in self._switches:
             applies = path.startswith(fault.path) if fault.path else inference
+            applies = applies and fault.text.encode() in body
             if fault.kind == "refuse" or not applies or path.startswith("/stub/"):
                 continue
             if fault.times is not None and seen[0] >= fault.skip + fault.times:

@@ -100,7 +100,7 @@ class StubServer:
         run = _INFERENCE.get(request.path) if request.method == "POST" else None
         try:
             self._authorize(request)
-            fault = self.node.faults.take(request.path, inference=run is not None)
+            fault = self.node.faults.take(request.path, inference=run is not None, body=request.body)
             if run is not None:
                 await self._infer(run, request, connection, fault)
             elif fault is None or not await _misbehave(self.node, fault, request, connection):

@@ -50,7 +50,9 @@ def node_part(number: int, *, port: int = 0) -> Part:
     )
 
 
-def gateway_part(*, nodes: Sequence[str], store: str, port: int, admin_port: int) -> Part:
+def gateway_part(
+    *, nodes: Sequence[str], store: str, archive: Path, port: int, admin_port: int
+) -> Part:
     """The gateway in front of `nodes` (their URLs), without keys: it listens on this machine only."""
     return Part(
         name="gateway",
@@ -61,6 +63,7 @@ def gateway_part(*, nodes: Sequence[str], store: str, port: int, admin_port: int
             *("--port", str(port), "--admin-port", str(admin_port), "--no-auth"),
             *("--set", f"server.drain_s={DRAIN_S}"),
             *("--set", f"history.rules.window.max_tokens={WINDOW_TOKENS}"),
+            *("--set", f"archive.url={archive.as_uri()}"),
         ),
         ready_within_s=60,
         stop_within_s=DRAIN_S + 1,

@@ -105,6 +105,7 @@ class Stack:
             gateway = gateway_part(
                 nodes=tuple(urls.values()),
                 store=store,
+                archive=self._folder.path.resolve() / "archive",
                 port=self._options.port,
                 admin_port=self._options.admin_port,
             )

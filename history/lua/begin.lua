@@ -1,8 +1,8 @@
 -- Take the lease and read the window, or take or keep a place in the queue.
--- KEYS: meta turns digests wait branches
+-- KEYS: meta turns digests wait branches ratings
 -- ARGV: schema owner lease_ms queue_limit must_exist interrupt digest_turns ticket_ms grave_ms
 -- -> begun exists fence fields window digests | busy position expires_ms | missing | newer version
-local meta, turns, digests, wait, branches = unpack(KEYS)
+local meta, turns, digests, wait, branches, ratings = unpack(KEYS)
 local owner, lease_ms, queue_limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local must_exist, interrupt, digest_turns = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local ticket_ms, grave_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -12,9 +12,9 @@ if refusal then
   return refusal
 end
 local now = server_ms()
-local held = redis.call('HMGET', meta, 'owner', 'fence', 'until', 'created_at', 'cut')
+local held = redis.call('HMGET', meta, 'owner', 'fence', 'until', 'created_at', 'cut', 'base')
 local holder, fence, expires = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
-local exists, cut = held[4], held[5] or 0
+local exists, cut = held[4], (held[5] or 0) - (held[6] or 0)
 if must_exist and not exists then
   return { 'missing' }
 end
@@ -68,7 +68,7 @@ end
 redis.call('HSET', meta, 'owner', owner, 'fence', fence, 'until', digits(now + lease_ms))
 local needed_ms = math.max(grave_ms, 2 * lease_ms)
 if exists then
-  outlive(now, 2 * lease_ms, { meta, turns, digests, branches })
+  outlive(now, 2 * lease_ms, { meta, turns, digests, branches, ratings })
 else
   redis.call('HSET', meta, 'v', ARGV[1])
   redis.call('PEXPIRE', meta, needed_ms)

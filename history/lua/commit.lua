@@ -1,29 +1,36 @@
 -- Write a change, all of it or nothing, and free the lease.
--- KEYS: meta turns digests branches
--- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count,
---       then field_count times name value, then turn_count turns, then as many digests
--- -> done fields | erased | lost | keep turn_count | cut turn_count | newer version
+-- KEYS: meta turns digests branches ratings
+-- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count
+--       into_branch branch_count, then field_count times name value, then turn_count turns, then as many
+--       digests, then branch_count times index branch
+-- -> done fields | erased | lost | keep turn_count | cut turn_count | branch number | archived base
+--    | newer version
 local meta, turns, digests, branches = unpack(KEYS)
 local owner, fence, ttl_ms, remembered = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local keep, save_branch, wanted_cut = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
 local new_epoch, at = ARGV[9] == '1', ARGV[10]
 local field_count, appended = tonumber(ARGV[11]), tonumber(ARGV[12])
-local first_turn = 13 + 2 * field_count
+local into_branch, more_branches = tonumber(ARGV[13]), tonumber(ARGV[14])
+local first_turn = 15 + 2 * field_count
+local first_branch = first_turn + 2 * appended
 
 local refusal = newer_schema(meta)
 if refusal then
   return refusal
 end
 local stored = redis.call(
-  'HMGET', meta, 'owner', 'fence', 'erased', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories'
+  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories', 'base'
 )
-local erased, done = tonumber(stored[3] or 0), stored[4] or ','
-local old_count, old_cut, branch_count = tonumber(stored[5] or 0), tonumber(stored[6] or 0), tonumber(stored[7] or 0)
+local base, done = tonumber(stored[9] or 0), stored[3] or ','
+local old_count, old_cut, branch_count = tonumber(stored[4] or 0), tonumber(stored[5] or 0), tonumber(stored[6] or 0)
 
-if tonumber(fence) <= erased then
+-- Whoever holds a lease has left a fence here.
+if not stored[2] then
   return { 'erased' }
 end
-if string.find(done, ',' .. fence .. ',', 1, true) then
+-- Fences begin anew behind an erasure, owners never come twice.
+local us = fence .. '.' .. string.sub(redis.sha1hex(owner), 1, 16)
+if string.find(done, ',' .. us .. ',', 1, true) then
   return { 'done', redis.call('HMGET', meta, unpack(FIELDS)) }
 end
 if stored[1] ~= owner or stored[2] ~= fence then
@@ -36,25 +43,43 @@ end
 if wanted_cut and (wanted_cut < 0 or wanted_cut > count) then
   return { 'cut', count }
 end
+local head = struct.pack('>BBI4', 0x92, 0xce, keep)
+local replaces = keep < old_count and save_branch
+if replaces and into_branch > 0
+  and string.sub(redis.call('HGET', branches, into_branch) or '', 1, #head) ~= head then
+  return { 'branch', into_branch }
+end
+if keep < base or (wanted_cut and wanted_cut < base) then
+  return { 'archived', base }
+end
+
+-- Beside the branches, those that left at one turn are listed, so that nobody has to read all of them.
+local function add_branch(index, branch)
+  branch_count = branch_count + 1
+  local list = 'at:' .. index
+  local listed = redis.call('HGET', branches, list)
+  redis.call(
+    'HSET', branches, branch_count, branch, list, listed and listed .. ',' .. branch_count or branch_count
+  )
+end
 
 if keep < old_count then
   if save_branch then
-    branch_count = branch_count + 1
-    local replaced = packed(redis.call('LRANGE', turns, keep, -1))
-    redis.call('HSET', branches, branch_count, struct.pack('>BBI4', 0x92, 0xce, keep) .. replaced)
+    local replaced = head .. packed(redis.call('LRANGE', turns, keep - base, -1))
+    if into_branch > 0 then
+      redis.call('HSET', branches, into_branch, replaced)
+    else
+      add_branch(keep, replaced)
+    end
   end
-  local blob = stored[9] or ''
+  local blob = stored[8] or ''
   local still_true = joined_versions(memory_versions(blob), keep, #blob)
   if still_true ~= blob then
     redis.call('HSET', meta, 'memories', still_true)
     redis.call('HINCRBY', meta, 'memory_version', 1)
   end
-  if keep == 0 then
-    redis.call('UNLINK', turns, digests)
-  else
-    redis.call('LTRIM', turns, 0, keep - 1)
-    redis.call('LTRIM', digests, 0, keep - 1)
-  end
+  shortened(turns, keep - base)
+  shortened(digests, keep)
 end
 
 -- A script's stack holds a few thousand values, an imported dialogue may have more turns.
@@ -65,6 +90,9 @@ local function push(list, first)
 end
 push(turns, first_turn)
 push(digests, first_turn + appended)
+for at = first_branch, first_branch + 2 * more_branches - 1, 2 do
+  add_branch(ARGV[at], ARGV[at + 1])
+end
 
 local cut
 if keep < old_count then
@@ -73,18 +101,18 @@ else
   cut = math.max(old_cut, wanted_cut or old_cut)
 end
 if field_count > 0 then
-  redis.call('HSET', meta, unpack(ARGV, 13, first_turn - 1))
+  redis.call('HSET', meta, unpack(ARGV, 15, first_turn - 1))
 end
 if new_epoch then
   redis.call('HINCRBY', meta, 'epoch', 1)
 end
-done = done .. fence .. ','
+done = done .. us .. ','
 while select(2, string.gsub(done, ',', '')) > remembered + 1 do
   done = string.gsub(done, '^,[^,]*', '', 1)
 end
 redis.call(
   'HSET', meta, 'turn_count', count, 'cut', cut, 'branches', branch_count, 'done', done,
-  'created_at', stored[8] or at, 'updated_at', at
+  'created_at', stored[7] or at, 'updated_at', at
 )
 redis.call('HDEL', meta, 'owner', 'until')
 

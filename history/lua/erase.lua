@@ -1,14 +1,10 @@
--- Delete everything but the fence, which for a while tells late writers that they come too late.
--- KEYS: meta turns digests wait branches    ARGV: schema grave_ms
+-- Delete everything, the lease of whoever writes at this moment included.
+-- KEYS: meta turns digests wait branches ratings    ARGV: schema
 -- -> ok user | newer version
 local refusal = newer_schema(KEYS[1])
 if refusal then
   return refusal
 end
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'user')
+local user = redis.call('HGET', KEYS[1], 'user')
 redis.call('UNLINK', unpack(KEYS))
-if meta[1] then
-  redis.call('HSET', KEYS[1], 'v', ARGV[1], 'fence', meta[1], 'erased', meta[1])
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
-return { 'ok', meta[2] or '' }
+return { 'ok', user or '' }

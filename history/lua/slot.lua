@@ -4,7 +4,7 @@
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
   'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'memory_version',
-  'branches', 'metadata', 'binding', 'created_at', 'updated_at',
+  'branches', 'base', 'metadata', 'binding', 'created_at', 'updated_at',
 }
 
 local function server_ms()
@@ -50,6 +50,15 @@ local function joined_versions(versions, covers_to, kept)
     end
   end
   return table.concat(fit, '', math.max(1, #fit - kept + 1))
+end
+
+-- The list with its first `count` elements only.
+local function shortened(list, count)
+  if count == 0 then
+    redis.call('UNLINK', list)
+  else
+    redis.call('LTRIM', list, 0, count - 1)
+  end
 end
 
 -- A turn must not outlive its conversation: give keys that are about to expire the time that it needs.

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from history.conversation import Binding, ConversationKey, Lease, Memory
 from history.errors import HistoryError
 from history.memory_store import MemoryStore
-from history.ports import Begun, Busy, Change, Claim, ConversationStore, Learned
+from history.ports import Archived, Begun, Busy, Change, Claim, ConversationStore, Learned
 from history.redis_store import RedisStore
 from tests.contract.store_stage import age, turn
 
@@ -25,6 +25,7 @@ owners = st.sampled_from(["a", "b", "c", "d"])
 users = st.sampled_from(["u", "v"])
 places = st.sampled_from([0, 0, 0, 1])
 small = st.integers(-1, 5)
+items = st.sampled_from(["msg_1", "\u9879"])
 leases = st.integers(0, 5)
 changes = st.builds(
     lambda texts, **fields: Change(append=tuple(turn(text) for text in texts), **fields),
@@ -32,6 +33,10 @@ changes = st.builds(
     keep=small,
     at=st.floats(0, 1e10),
     save_branch=st.booleans(),
+    into_branch=st.sampled_from([0, 0, 0, 1, 2]),
+    branches=st.lists(
+        st.builds(lambda at, text: (at, (turn(text),)), st.integers(0, 3), st.sampled_from("vw")), max_size=2
+    ).map(tuple),
     cut=st.none() | small,
     shows=st.none() | small,
     metadata=st.none() | st.just(b'{"a":"b"}'),
@@ -57,9 +62,9 @@ commands = st.sampled_from(
         *["begin"] * 8,
         *["turn"] * 5,
         *["fitting", "renew", "release", "pass"] * 3,
-        *["remember"] * 4,
-        *["commit", "repeat", "leave", "register", "rebind", "describe"] * 2,
-        *["read", "branch", "conversations_of", "erase", "erase_user"],
+        *["remember", "shed", "restore"] * 4,
+        *["commit", "repeat", "leave", "register", "rebind", "describe", "rate"] * 2,
+        *["read", "branch", "branches_at", "ratings", "digests", "conversations_of", "erase", "erase_user"],
     ]
 ).flatmap(lambda name: st.tuples(st.just(name), *ARGUMENTS[name]))
 ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
@@ -74,6 +79,10 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "erase": (places,),
     "read": (places, small, small),
     "branch": (places, small),
+    "branches_at": (places, st.integers(0, 3)),
+    "rate": (places, items, st.sampled_from([b"up", b"down", b""])),
+    "ratings": (places, st.lists(items)),
+    "digests": (places, st.integers(0, 3), st.none() | st.integers(0, 5)),
     "remember": (
         places,
         st.sampled_from([0, 0, 0, 1]),
@@ -86,6 +95,8 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
         st.builds(Binding, node=st.just("m"), prefix=st.just(b"1"), tokens=small, at=st.just(1.5)),
         small,
     ),
+    "shed": (places, st.sampled_from([0, 0, 0, 1]), small, st.sampled_from([b"", b"", b"x"])),
+    "restore": (places, st.integers(1, 3), st.sampled_from([0, 0, 0, 1])),
     "describe": (places, st.sampled_from([b"", b'{"c":1}'])),
     "register": (places, users),
     "conversations_of": (users,),
@@ -118,7 +129,14 @@ class Pair:
             for each in self.keys:
                 await age(self.raw, each, rest[0])
             return None, None
-        own = {"register": self.register, "remember": self.remember, "rebind": self.rebind, "turn": self.turn}
+        own = {
+            "shed": self.shed,
+            "restore": self.restore,
+            "register": self.register,
+            "remember": self.remember,
+            "rebind": self.rebind,
+            "turn": self.turn,
+        }
         if name in own:
             return await own[name](place, *rest)
         if name in ("commit", "repeat", "fitting", "renew", "release"):
@@ -139,6 +157,23 @@ class Pair:
 
     async def rebind(self, place: int, binding: Binding, turn_count: int) -> tuple[Any, Any]:
         return await self.both(lambda store: store.rebind(self.keys[place], binding, turn_count=turn_count))
+
+    async def shed(self, place: int, late: int, count: int, wrong: bytes) -> tuple[Any, Any]:
+        key = self.keys[place]
+        conversation = await self.memory.load(key)
+        start = (conversation.base if conversation else 0) + late
+        stop = start + max(0, count)
+        digests = b"".join((await self.memory.digests(key))[start:stop]) + wrong
+        archived = Archived(start=start, stop=stop, digests=digests)
+        return await self.both(lambda store: store.shed(key, archived))
+
+    async def restore(self, place: int, count: int, late: int) -> tuple[Any, Any]:
+        key = self.keys[place]
+        conversation = await self.memory.load(key)
+        base = conversation.base if conversation else 0
+        start = max(0, base - count) + late
+        turns = [turn(f"restored {at}") for at in range(start, base + late)]
+        return await self.both(lambda store: store.restore(key, start, turns))
 
     async def remember(
         self, place: int, late: int, back: int, covers_to: int, wrong: bytes

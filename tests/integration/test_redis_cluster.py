@@ -154,7 +154,7 @@ async def test_replica_takes_over_for_a_dead_node_and_the_other_shards_never_sto
         dying, living, _ = cluster.servers
         cluster.add_replica(dying)
         store = RedisStore(cluster.url, timeout_s=1.0)
-        careful = RedisStore(cluster.url, durability=Durability(wait_replicas=1, wait_s=0.2))
+        careful = RedisStore(cluster.url, durability=Durability(wait_replicas=1, wait_s=0.5))
         key, other = key_on(cluster, dying), key_on(cluster, living)
         await say(careful, key)
         with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):

@@ -1,13 +1,16 @@
 """Turns that wait for a replica: refused while it is behind, stored once however often they are sent."""
 
 import os
+import re
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from history import redis_link
 from history.conversation import ConversationKey, Turn
 from history.errors import StoreUnavailable
 from history.ports import Begun, Change, Claim
@@ -16,6 +19,7 @@ from history.redis_store import RedisStore
 from tests.conftest import Valkey
 from tests.redis_topologies import asking, new_server, wait_for_replica
 
+ROOT = Path(__file__).parents[2]
 TURN = Turn(messages=(b'{"role":"user","content":"hello"}',), digests=bytes(16))
 ADD = Change(keep=0, append=(TURN,), at=1.0)
 
@@ -35,19 +39,21 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Valkey, Val
 @pytest.fixture
 async def store(pair: tuple[Valkey, Valkey]) -> AsyncIterator[RedisStore]:
     """A store that waits for one replica."""
-    opened = RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.2))
+    opened = RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.5))
     yield opened
     await opened.close()
 
 
 @contextmanager
-def stalled(server: Valkey) -> Iterator[None]:
-    """The server hears nothing while the block runs, and everything afterwards."""
-    os.kill(server.pid, signal.SIGSTOP)
+def stalled_replica(pair: tuple[Valkey, Valkey]) -> Iterator[None]:
+    """The replica hears nothing while the block runs, and has heard everything afterwards."""
+    master, replica = pair
+    os.kill(replica.pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        os.kill(replica.pid, signal.SIGCONT)
+        wait_for_replica(master)
 
 
 def new_key() -> ConversationKey:
@@ -87,9 +93,9 @@ async def test_commit_is_refused_while_the_replica_is_behind(
 
     Then it is acknowledged, and there is one of it.
     """
-    key, again = new_key(), RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.2))
+    key, again = new_key(), RedisStore(pair[0].url, durability=Durability(wait_replicas=1, wait_s=0.5))
     held = await begin(store, key)
-    with stalled(pair[1]):
+    with stalled_replica(pair):
         first = await refused(store.commit(key, held.lease, ADD))
         second = await refused(again.commit(key, held.lease, ADD))
         stored_already = await store.read(key, 0, 9)
@@ -108,7 +114,7 @@ async def test_retried_turn_is_shown_only_when_the_replica_has_it(
     """A retry finds its stored turn by a begin of its own, and that waits for the replica as well."""
     key = new_key()
     held = await begin(store, key)
-    with stalled(pair[1]):
+    with stalled_replica(pair):
         await refused(store.commit(key, held.lease, ADD))
         await refused(store.begin(key, claim()))
     retried = await begin(store, key)
@@ -119,7 +125,7 @@ async def test_retried_turn_is_shown_only_when_the_replica_has_it(
 async def test_refused_begin_leaves_no_lease_behind(store: RedisStore, pair: tuple[Valkey, Valkey]) -> None:
     """Whoever comes next does not wait for the lease of one who went away."""
     key = new_key()
-    with stalled(pair[1]):
+    with stalled_replica(pair):
         await refused(store.begin(key, claim()))
     held = await begin(store, key)
 
@@ -133,7 +139,7 @@ async def test_erasure_is_promised_only_when_the_replica_has_it(
     key = new_key()
     await store.register(key.tenant, "u", key)
     await store.commit(key, (await begin(store, key)).lease, ADD)
-    with stalled(pair[1]):
+    with stalled_replica(pair):
         await refused(store.erase_user(key.tenant, "u"))
         await refused(store.register(key.tenant, "v", key))
     erased = await store.erase_user(key.tenant, "u")
@@ -146,13 +152,24 @@ async def test_what_promises_nothing_does_not_wait(store: RedisStore, pair: tupl
     """Looking, letting go and renewing go on without a replica."""
     key = new_key()
     held = await begin(store, key)
-    with stalled(pair[1]):
+    with stalled_replica(pair):
         renewal = await store.renew(key, held.lease)
         await store.load(key)
         await store.release(key, held.lease)
         await store.ping()
 
     assert renewal.held
+
+
+def test_scripts_that_only_read_do_not_wait() -> None:
+    """A new one fails here until the link knows it: waiting would make it write."""
+    writes = re.compile(r"redis\.call\(\s*'(H?SET|HDEL|HINCRBY|[LR]PUSH|LTRIM|UNLINK|ZADD|P?EXPIRE|PERSIST)")
+    scripts = {path.stem: path.read_text() for path in (ROOT / "history" / "lua").glob("*.lua")}
+    del scripts["slot"]  # what the others begin with
+    reading = {name for name, code in scripts.items() if not writes.search(code)}
+
+    assert {"read", "load"} < reading
+    assert reading - redis_link._PROMISE_NOTHING == set()
 
 
 async def test_nothing_is_left_of_the_writes_that_are_waited_for(

@@ -110,7 +110,7 @@ async def test_master_that_was_replaced_is_left_before_it_knows(watched: Watched
 async def test_replaced_master_acknowledges_nothing_that_waits(watched: Watched) -> None:
     """Nobody confirms what it takes, and the new one is found, which knows no script yet."""
     place, acknowledged, refused = parse_place(watched.url), 0, 0
-    store = RedisStore(place, durability=Durability(wait_replicas=1, wait_s=0.2))
+    store = RedisStore(place, durability=Durability(wait_replicas=1, wait_s=0.5))
     key = ConversationKey(uuid.uuid4().hex, "c")
     async with redis_client(place, timeout_s=5) as client:
         keys = RedisKeys(client)

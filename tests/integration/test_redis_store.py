@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from history.conversation import SCHEMA_VERSION, Conversation, ConversationKey, Turn
-from history.errors import ConversationErased, LeaseLost, StoreFault
+from history.errors import ConversationErased, StoreFault
 from history.ports import Begun, Change, Claim
 from history.redis_keys import conversation_keys, user_keys
 from history.redis_store import RedisStore
@@ -133,7 +133,7 @@ async def test_everything_runs_on_a_cluster(tmp_path: Path) -> None:
     assert loaded is not None
     assert ("a}{b",) == listed
     assert 1 == erased
-    assert {conversation_keys(key).meta, user_keys(key.tenant, "u").tombstone} == set(left)
+    assert [user_keys(key.tenant, "u").tombstone] == left
 
 
 async def test_keys_are_laid_out_as_documented(store: RedisStore, raw: "Redis[bytes]") -> None:
@@ -235,20 +235,14 @@ async def test_conversation_does_not_expire_under_its_writer(valkey_url: str, ra
 
 
 async def test_traces_without_a_conversation_expire(store: RedisStore, raw: "Redis[bytes]") -> None:
-    """What is left of a dropped first turn, an erased conversation, a tombstone, a queue goes by itself."""
-    key, erased = new_key(), new_key()
+    """What is left of a dropped first turn, a tombstone, a queue goes by itself."""
+    key = new_key()
     held = await begin(store, key)
     await store.begin(key, claim("waiting"))
     waiting = await raw.pttl(conversation_keys(key).wait)
     await store.release(key, held.lease)
-    await say(store, erased, TURN)
-    await store.erase(erased)
     await store.erase_user(key.tenant, "u")
-    graves = (
-        conversation_keys(key).meta,
-        conversation_keys(erased).meta,
-        user_keys(key.tenant, "u").tombstone,
-    )
+    graves = (conversation_keys(key).meta, user_keys(key.tenant, "u").tombstone)
 
     assert 0 < waiting <= 3_000
     for grave in graves:
@@ -256,23 +250,31 @@ async def test_traces_without_a_conversation_expire(store: RedisStore, raw: "Red
 
 
 async def test_erased_words_are_nowhere_in_the_server(store: RedisStore, raw: "Redis[bytes]") -> None:
-    """After an erase no key of the tenant holds anything but fences."""
+    """After an erase there is no key of the conversation, not even while a turn is being written."""
     key = new_key()
     await store.register(key.tenant, "u", key)
     await say(store, key, TURN, user="u", persona=b"secret", character="c")
+    await store.rate(key, "msg_1", b"up")
+    held = await begin(store, key, "writing")
+    await store.begin(key, claim("waiting"))
     await store.erase(key)
+    with pytest.raises(ConversationErased):
+        await store.commit(key, held.lease, Change(keep=1, append=(TURN,), at=1.0))
+    await store.release(key, held.lease)
+    await store.leave(key, "waiting")
 
-    assert {conversation_keys(key).meta} == set(await raw.keys(f"*{key.tenant}*"))
-    assert {b"v", b"fence", b"erased"} == set(await raw.hgetall(conversation_keys(key).meta))
+    assert [] == await raw.keys(f"*{key.tenant}*")
 
 
-async def test_late_commit_after_everything_expired_is_lost(store: RedisStore, raw: "Redis[bytes]") -> None:
+async def test_late_commit_after_everything_expired_is_refused(
+    store: RedisStore, raw: "Redis[bytes]"
+) -> None:
     """Without any trace of the conversation a lease is worth nothing."""
     key = new_key()
     held = await begin(store, key)
     await raw.delete(conversation_keys(key).meta)
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(ConversationErased):
         await store.commit(key, held.lease, Change(keep=0, append=(TURN,), at=1.0))
 
 

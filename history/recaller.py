@@ -1,0 +1,236 @@
+"""Recall for the conversations of one replica: which indexes are in memory, and who builds them.
+
+The indexes are a cache of what the store has. One is built when a message first needs it, grows as turns
+leave the window, and goes when nobody asked for it for long, when there are too many, or when the archive it
+was made of is no more. Building and searching run in threads. A message waits for an index that is not there
+yet, but not longer than `wait_s`: then it goes without, and the next one will find it.
+
+All bookkeeping happens on the event loop, between awaits; only `RecallIndex` is touched from threads.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Literal
+
+import msgspec
+
+from history.conversation import ConversationKey, Turn
+from history.passage import Passage, remembered
+from history.recall import RecallRule, sentences
+from history.recall_index import RecallIndex
+
+State = Literal["nothing", "warm", "grown", "built", "late"]
+"""`nothing`: the message refers to nothing, or nothing has left the window. `grown`, `built`: it waited for
+turns to be added, or for the whole index. `late`: it did not wait any longer."""
+
+Read = Callable[[ConversationKey, int, int], Awaitable[Sequence[Turn]]]
+"""Turns `start` to `stop` of a conversation, as `ConversationStore.read` gives them."""
+
+_PAGE = 500
+_BASE_BYTES = 112 * 1024
+"""What an index takes beside its pages: the connection, the schema, the statements."""
+
+
+class RecallCacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many indexes a replica keeps, and for how long."""
+
+    max_indexes: int = 2_000
+    max_bytes: int = 512 * 1024 * 1024
+    idle_s: float = 1_800.0
+    """An index that nobody asked for so long goes; what was erased on another replica is gone after this."""
+    wait_s: float = 0.25
+    """How long a message waits for its index."""
+    builds: int = 2
+    """How many are built at a time."""
+
+
+class Recalled(msgspec.Struct, frozen=True):
+    """What came back for a message, in the order it was said, and how it was come by."""
+
+    passages: tuple[Passage, ...]
+    state: State
+
+
+class _Entry:
+    """One conversation's index, and who is busy with it."""
+
+    def __init__(self, archive: str, start: int) -> None:
+        self.archive = archive
+        self.index = RecallIndex(start=start)
+        self.filling: asyncio.Task[None] | None = None
+        self.used_at = 0.0
+        self.users = 0
+        self.counted = 0
+        self.dropped = False
+
+
+class Recaller:
+    """Recall over one store. `clock`: seconds, monotonic. `close` ends it.
+
+    `archive` in every method names what the archived turns are: while it is the same, so are the turns before
+    the cut, at their positions (see `archive_mark`; name the conversation's `created_at` too, for an id that
+    is used again after it was erased). `cut` is the cut as it is stored.
+    """
+
+    def __init__(
+        self, read: Read, rule: RecallRule, cache: RecallCacheRule, clock: Callable[[], float]
+    ) -> None:
+        self._read = read
+        self._rule = rule
+        self._cache = cache
+        self._clock = clock
+        self._entries: OrderedDict[ConversationKey, _Entry] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._building = asyncio.Semaphore(cache.builds)
+        self._bytes = 0
+        self.reads = 0
+        """Trips to the store so far."""
+
+    @property
+    def indexes(self) -> int:
+        """How many indexes are in memory."""
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """What they take, as SQLite counts its pages, with an allowance for each."""
+        return self._bytes
+
+    async def recall(self, key: ConversationKey, text: str, *, archive: str, cut: int) -> Recalled:
+        """What the message refers to among the turns before the cut. Raises what reading the store raises."""
+        asked = sentences(text) if self._rule.enabled and cut > 0 else ()
+        if not asked:
+            return Recalled((), "nothing")
+        entry = self._entry(key, archive, cut)
+        state: State = "warm"
+        with self._using(entry):
+            if entry.index.stop < cut:
+                state = "grown" if entry.index.stop > entry.index.start else "built"
+                if not await self._caught_up(key, entry, cut):
+                    return Recalled((), "late")
+            passages = await asyncio.to_thread(entry.index.search, asked, self._rule, cut=cut)
+        return Recalled(passages, state)
+
+    def warm(self, key: ConversationKey, *, archive: str, cut: int) -> None:
+        """Begin to build the index if it is not there: a message will come soon."""
+        if self._rule.enabled and cut > 0:
+            entry = self._entry(key, archive, cut)
+            if entry.index.stop < cut and entry.filling is None:
+                self._start(entry, self._fill(key, entry, cut))
+
+    def left(self, key: ConversationKey, turns: Sequence[Turn], *, archive: str, start: int) -> None:
+        """Turns from position `start` on have left the window: an index in memory takes them, with no trip.
+
+        Where there is none, or it has not come so far, nothing happens.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.archive != archive or entry.filling or entry.index.stop < start:
+            return
+        self._start(entry, self._take(entry, turns, start))
+
+    def forget(self, key: ConversationKey) -> None:
+        """Drop the index of a conversation that is no more."""
+        if entry := self._entries.pop(key, None):
+            entry.dropped = True
+            self._settle(entry)
+
+    def prune(self) -> None:
+        """Drop what was idle for too long, then what was used longest ago until the bounds hold."""
+        since = self._clock() - self._cache.idle_s
+        for key, entry in list(self._entries.items()) if self._has_too_many(since) else ():
+            if entry.users == 0 and entry.filling is None and self._has_too_many(since):
+                self.forget(key)
+
+    async def close(self) -> None:
+        """End what is being built, and give the memory back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for key in list(self._entries):
+            self.forget(key)
+
+    def _entry(self, key: ConversationKey, archive: str, cut: int) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None or entry.archive != archive:
+            self.forget(key)
+            entry = self._entries[key] = _Entry(archive, max(0, cut - self._rule.max_turns))
+        self._entries.move_to_end(key)
+        entry.used_at = self._clock()
+        return entry
+
+    def _has_too_many(self, since: float) -> bool:
+        return (
+            len(self._entries) > self._cache.max_indexes
+            or self._bytes > self._cache.max_bytes
+            or any(entry.used_at < since for entry in islice(self._entries.values(), 1))
+        )
+
+    async def _caught_up(self, key: ConversationKey, entry: _Entry, cut: int) -> bool:
+        """Wait for the index, for turns that are on their way to it first. Whether it was there in time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._cache.wait_s
+        for _ in range(2):
+            filling = entry.filling or self._start(entry, self._fill(key, entry, cut))
+            await asyncio.wait({filling}, timeout=max(0.0, until - loop.time()))
+            if not filling.done():
+                return False
+            filling.result()
+            if entry.index.stop >= cut:
+                break
+        return True
+
+    async def _fill(self, key: ConversationKey, entry: _Entry, cut: int) -> None:
+        """Read what the index lacks, page by page."""
+        async with self._building:
+            while (start := entry.index.stop) < cut:
+                self.reads += 1
+                turns = await self._read(key, start, min(cut, start + _PAGE))
+                if not turns:
+                    return
+                await self._take(entry, turns, start)
+
+    async def _take(self, entry: _Entry, turns: Sequence[Turn], start: int) -> None:
+        await asyncio.to_thread(_add, entry.index, turns, start, self._rule)
+
+    def _start(self, entry: _Entry, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Begin to change an index. Who waits for the task gets its error; the next message tries again."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            entry.filling = None
+            self._settle(entry)
+            self.prune()
+            if not task.cancelled():
+                task.exception()
+
+        task = entry.filling = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    @contextmanager
+    def _using(self, entry: _Entry) -> Iterator[None]:
+        """Keep the index while a message needs it."""
+        entry.users += 1
+        try:
+            yield
+        finally:
+            entry.users -= 1
+            self._settle(entry)
+            self.prune()
+
+    def _settle(self, entry: _Entry) -> None:
+        """Count what the index takes; give it back if it was dropped and nobody is busy with it."""
+        takes = 0 if entry.dropped else entry.index.size + _BASE_BYTES
+        self._bytes += takes - entry.counted
+        entry.counted = takes
+        if entry.dropped and entry.users == 0 and entry.filling is None:
+            entry.index.close()
+
+
+def _add(index: RecallIndex, turns: Sequence[Turn], start: int, rule: RecallRule) -> None:
+    passages = [remembered(at, turn, max_chars=rule.max_chars) for at, turn in enumerate(turns, start)]
+    index.add(passages, max_turns=rule.max_turns)

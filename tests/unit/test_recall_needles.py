@@ -1,0 +1,61 @@
+"""Facts said long ago are in the prompt that answers the question about them."""
+
+import pytest
+
+from bench.needles.generator import LANGUAGES, cases, templates
+from bench.needles.trial import Outcome, outcomes
+from history.recall import RecallRule
+from history.window import WindowRule
+
+RULE = RecallRule()
+
+
+def share(found: list[bool]) -> float:
+    return sum(found) / len(found)
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def answered(request: pytest.FixtureRequest) -> list[Outcome]:
+    """200 cases, at 5 to 500 turns, Chinese and English."""
+    return list(outcomes(request.param, rule=RULE, window=WindowRule()))
+
+
+def test_facts_at_any_distance_are_in_the_prompt(answered: list[Outcome]) -> None:
+    """At least 95 % in each language, by the window or by recall."""
+    by_language = {one: [got.shown for got in answered if got.case.language == one] for one in LANGUAGES}
+
+    assert {one: len(found) for one, found in by_language.items()} == {"en": 100, "zh": 100}
+    assert {one: share(found) for one, found in by_language.items() if share(found) < 0.95} == {}
+
+
+def test_facts_that_left_the_window_are_recalled(answered: list[Outcome]) -> None:
+    """At least 95 % of those that only recall can bring back, so that the window does not flatter it."""
+    left = [got.recalled for got in answered if not got.in_window]
+
+    assert len(left) > 100
+    assert share(left) >= 0.95
+
+
+def test_tails_stay_within_the_budget(answered: list[Outcome]) -> None:
+    """512 tokens for all that is recalled."""
+    assert max(got.tail_tokens for got in answered) <= RULE.max_tokens
+
+
+def test_questions_are_no_copies_of_their_facts() -> None:
+    """No question holds the answer, and none repeats four words (six characters) of the fact in a row."""
+    spaced = {one: templates(one).spaced for one in LANGUAGES}
+    for case in cases(0):
+        fact, question = case.said[case.planted].user.lower(), case.question.lower()
+        assert case.answer in case.said[case.planted].user
+        assert case.answer not in case.question
+        spoken, joint, width = (
+            (question.split(), " ", 4) if spaced[case.language] else (list(question), "", 6)
+        )
+        runs = [joint.join(spoken[at : at + width]) for at in range(len(spoken) - width + 1)]
+        assert [run for run in runs if run in fact] == []
+
+
+def test_cases_are_the_same_for_the_same_seed() -> None:
+    """A figure can be had again."""
+    assert list(cases(3, per_distance=1)) == list(cases(3, per_distance=1))
+    assert list(cases(3, per_distance=1)) != list(cases(4, per_distance=1))
