@@ -12,12 +12,14 @@ import structlog
 
 from gateway.api.admin import admin_app
 from gateway.api.chat_protocol import chat_protocol
+from gateway.api.conversations import ConversationRoutes
 from gateway.api.health import Readiness
-from gateway.api.public import public_app
+from gateway.api.public import identified, public_app
 from gateway.background import Background
 from gateway.chat import Chat
 from gateway.config_file.places import prompts_folder
 from gateway.config_file.prompts import read_instructions
+from gateway.conversations import Conversations
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadOption
 from gateway.keys.everybody import Everybody
@@ -35,10 +37,13 @@ from history.archived_store import with_archive
 from history.archivist import Archivist
 from history.compactor import Compactor
 from history.dialogue import Dialogues
+from history.editing import Editor
+from history.forking import Forks
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.object_archive import ObjectArchive
 from history.ports import ConversationStore
+from history.recaller import Recaller
 from history.redis_check import check_store
 from history.redis_client import redis_client
 from history.redis_store import RedisStore
@@ -62,6 +67,7 @@ class Edges:
 
     store: ConversationStore
     archivist: Archivist | None
+    recaller: Recaller
     roster: Roster
     authenticator: Everybody | Keyring
 
@@ -101,7 +107,14 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     telemetry, rules = Telemetry(), settings.history.rules
     router = Router(edges.roster.nodes, Ledger(), settings.routing)
     dispatcher = Dispatcher(edges.roster, router, telemetry, time.time, total_s=settings.relay.total_s)
-    dialogues = Dialogues(edges.store, keeper, rules, time.time, retention_s=settings.routing.retention_s)
+    dialogues = Dialogues(
+        edges.store,
+        keeper,
+        rules,
+        time.time,
+        retention_s=settings.routing.retention_s,
+        recaller=edges.recaller,
+    )
     upkeep = Upkeep(
         dialogues=dialogues,
         compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
@@ -123,6 +136,19 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     )
 
 
+def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversations:
+    """What is done with dialogues beside talking, over what the chat use case has."""
+    store, rules = edges.store, settings.history.rules
+    editor = Editor(chat.dialogues, store, rules, time.time, lambda: f"{chat.replica}-{next(chat.numbers)}")
+    return Conversations(
+        store=store,
+        editor=editor,
+        forks=Forks(editor, store, rules),
+        upkeep=chat.upkeep,
+        new_id=lambda: f"conv_{secrets.token_hex(16)}",
+    )
+
+
 def _doors(
     settings: Settings,
     edges: Edges,
@@ -137,7 +163,14 @@ def _doors(
         clock=time.time,
         max_body=settings.server.max_body_bytes,
     )
+    conversations = _conversations(settings, edges, chat)
     public = public_app(
+        conversations=ConversationRoutes(
+            conversations,
+            identified(edges.authenticator, time.time),
+            time.time,
+            max_body=settings.server.max_body_bytes,
+        ),
         roster=edges.roster,
         authenticator=edges.authenticator,
         readiness=readiness,
@@ -145,6 +178,7 @@ def _doors(
         clock=time.time,
     )
     admin = admin_app(
+        conversations=conversations,
         nodes=lambda: edges.roster.nodes,
         authenticator=edges.authenticator,
         readiness=readiness,
@@ -178,7 +212,11 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         roster = Roster(settings.nodes, settings.relay)
         stack.callback(roster.close)
         await roster.probe_all()
-        yield Edges(store, archivist, roster, authenticator)
+        recaller = Recaller(
+            store.read, settings.history.rules.recall, settings.history.recall_cache, time.monotonic
+        )
+        stack.push_async_callback(recaller.close)
+        yield Edges(store, archivist, recaller, roster, authenticator)
 
 
 def conversation_store(settings: Settings) -> ConversationStore:

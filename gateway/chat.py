@@ -23,10 +23,10 @@ from gateway.keys.key import Caller, require
 from gateway.nodes import completion
 from gateway.nodes.completion import Completion, Usage
 from gateway.ports import Authenticator, Headers, Reply
-from gateway.request import ChatRequest, read_request
+from gateway.request import ChatRequest, read_bare_request, read_request
 from gateway.routing.choice import Decision
 from gateway.routing.router import Router
-from gateway.scoring import Prefix, prefix_of_dialogue, prefix_of_request, score
+from gateway.scoring import Prefix, prefix_of_dialogue, prefix_of_request, resident, score
 from gateway.settings import History
 from gateway.telemetry import Telemetry
 from gateway.upkeep import Upkeep
@@ -34,7 +34,7 @@ from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
 from history.dialogue import Dialogues, Replay
 from history.errors import ConversationErased, HistoryError, InvalidMessages, LeaseLost, StoreFault
-from history.incoming import Incoming, read_incoming
+from history.incoming import ANEW, Incoming, read_incoming
 from history.lease_keeper import Stop
 from history.message import Message
 from history.message import answer as answer_message
@@ -52,6 +52,8 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str
     received_at: float
     """By the gateway's clock, in seconds."""
+    regenerates: str | None = None
+    """The conversation whose last message is to be answered anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,7 @@ class Chat:
         model, status = "", 200
         try:
             caller = self.authenticator.authenticate(call.headers.get(b"authorization"), now=self.clock())
-            request = read_request(
-                call.body,
-                call.headers,
-                adopt_cache_key=self.history.adopt_cache_key,
-                stateless=self.history.stateless,
-            )
+            request = self._read(call)
             require(caller, scope="inference", model=request.model)
             model = request.model
             if request.conversation is None:
@@ -95,6 +92,16 @@ class Chat:
             log.exception("unforeseen error", request_id=call.request_id)
             status = self._fail(call, error, reply)
         self.telemetry.counted(model, status)
+
+    def _read(self, call: Call) -> ChatRequest:
+        if call.regenerates is not None:
+            return read_bare_request(call.body, call.headers, conversation=call.regenerates)
+        return read_request(
+            call.body,
+            call.headers,
+            adopt_cache_key=self.history.adopt_cache_key,
+            stateless=self.history.stateless,
+        )
 
     async def _stateless(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
         if request.is_windowed:
@@ -114,7 +121,7 @@ class Chat:
 
     async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
         key = ConversationKey(tenant=caller.tenant, id=request.conversation or "")
-        incoming = read_incoming(request.messages)
+        incoming = ANEW if call.regenerates is not None else read_incoming(request.messages)
         stopping = Stopping(asyncio.current_task())
         opened = await self.dialogues.open(key, incoming, self._ask(request, incoming, stopping))
         if isinstance(opened, Replay):
@@ -146,8 +153,7 @@ class Chat:
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
         message = _message(said)
-        link = prefix.chain.extended(message.json)
-        tokens = said.usage.prompt_tokens + said.usage.completion_tokens
+        link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock()
         # A turn that was only spilled leaves the conversation where the rest of its prefix is.
         moves = served.decision.route != "spill" and tokens > 0
@@ -206,6 +212,10 @@ class Chat:
             is_retry=request.is_retry,
             user=request.user,
             character=request.character or (persona.digest.hex() if persona else ""),
+            room=self.router.context(request.model),
+            answer_tokens=request.answer_tokens,
+            note=request.tail.note,
+            lore=request.tail.lore,
         )
 
     def _job(self, call: Call, request: ChatRequest, caller: Caller, prefix: Prefix) -> Job:

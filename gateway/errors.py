@@ -9,6 +9,7 @@
     │   ├── HeadTooLarge       the headers are over the limit
     │   ├── HeadStalled        the headers did not come to their end in time
     │   ├── UnknownModel       no node serves it
+    │   ├── NoSuchItem         the conversation has no such item
     │   ├── ClientStalled      it does not read its answer
     │   └── EngineRefused      the node's engine says that the request is at fault
     ├── Interrupted        a newer message of the same conversation took its place
@@ -90,6 +91,15 @@ class UnknownModel(ClientFault):
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self.model = model
+
+
+class NoSuchItem(ClientFault):
+    """What the request names within a conversation is not there; `param` names where the request does."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
 
 
 class ClientStalled(ClientFault):

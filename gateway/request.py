@@ -22,7 +22,8 @@ MAX_ID = 256
 _MAX_CHOICES = 128
 _MAX_ANSWER_TOKENS = 1_000_000
 _LONGEST_ECHO = 64
-_OURS = frozenset({"conversation", "session_id", "on_busy"})
+_OURS = frozenset({"conversation", "session_id", "on_busy", "tail"})
+_MAX_TAIL_CHARS = 8_000
 # Honoured by engines and never taken from a client: whose cache, which rank, whose turn.
 _ENGINE_ONLY = frozenset(
     {
@@ -37,6 +38,7 @@ _HISTORY = (b"on", b"off", b"window")
 _WANTED = {
     "conversation": "a string or an object with an id",
     "on_busy": "one of queue, restart, reject",
+    "tail": "an object with a note and a list of lore, both text",
 }
 """What a field has to be, where msgspec's own message would not say."""
 
@@ -61,6 +63,13 @@ class _ConversationObject(msgspec.Struct):
     id: str
 
 
+class TailFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client wants said behind its message, for this turn: an author's note, lore that applies."""
+
+    note: str = ""
+    lore: tuple[str, ...] = ()
+
+
 class ChatRequest(msgspec.Struct, frozen=True):
     """One request as the use case reads it."""
 
@@ -77,6 +86,9 @@ class ChatRequest(msgspec.Struct, frozen=True):
     user: str
     character: str
     on_busy: OnBusy | None
+    answer_tokens: int
+    """How long the answer may be; 0 where it is not said."""
+    tail: TailFields
     idempotency_key: str
     is_retry: bool
     body_hash: bytes
@@ -86,16 +98,13 @@ def read_request(
     body: bytes, headers: Mapping[bytes, bytes], *, adopt_cache_key: bool, stateless: Stateless = "off"
 ) -> ChatRequest:
     """Parse a request. Raises `BadRequest` naming the parameter that is wrong, or `BodyEncoded`."""
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding.lower() != b"identity":
-        raise BodyEncoded(encoding[:_LONGEST_ECHO].decode("latin-1"))
+    check_encoding(headers)
     fields = _fields(body)
     stream = _read(fields, "stream", bool) or False
     metadata = _read(fields, "metadata", _Metadata) or _Metadata()
     conversation = _conversation(fields, headers, metadata, adopt_cache_key=adopt_cache_key)
     history = _history(headers, has_conversation=conversation is not None)
     uses_history = conversation is not None and history != b"off"
-    _check_bounds(fields, has_history=uses_history)
     return ChatRequest(
         fields=fields,
         model=_required(fields, "model", str),
@@ -109,10 +118,57 @@ def read_request(
         user=_bounded(_user(fields, metadata), "user"),
         character=_bounded(metadata.character or "", "metadata.character"),
         on_busy=_read(fields, "on_busy", OnBusy),
-        idempotency_key=_bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key"),
+        answer_tokens=_check_bounds(fields, has_history=uses_history),
+        tail=_tail(fields, has_history=uses_history),
+        idempotency_key=_idempotency_key(headers),
         is_retry=headers.get(b"x-stainless-retry-count", b"0") != b"0",
         body_hash=xxhash.xxh3_128_digest(body),
     )
+
+
+def read_bare_request(
+    body: bytes, headers: Mapping[bytes, bytes], *, conversation: str, model: str = ""
+) -> ChatRequest:
+    """A request about a conversation that brings no messages: its next prompt, or its last answer anew.
+
+    `model`: for a body that names none. Asking twice does no harm, so it is no retry unless it has a key of
+    its own. Raises what `read_request` raises.
+    """
+    check_encoding(headers)
+    fields = _fields(body or b"{}")
+    if "messages" in fields:
+        raise BadRequest("the messages are the conversation's own here: leave them out", param="messages")
+    if model:
+        fields.setdefault("model", msgspec.Raw(msgspec.json.encode(model)))
+    return ChatRequest(
+        fields=fields,
+        model=_required(fields, "model", str),
+        messages=b"[]",
+        stream=_read(fields, "stream", bool) or False,
+        wants_usage=_wants_usage(fields),
+        conversation=_bounded(conversation, "conversation"),
+        is_windowed=False,
+        must_exist=True,
+        user="",
+        character="",
+        on_busy=_read(fields, "on_busy", OnBusy),
+        answer_tokens=_check_bounds(fields, has_history=True),
+        tail=_tail(fields, has_history=True),
+        idempotency_key=_idempotency_key(headers),
+        is_retry=False,
+        body_hash=xxhash.xxh3_128_digest(body),
+    )
+
+
+def check_encoding(headers: Mapping[bytes, bytes]) -> None:
+    """Raise `BodyEncoded` for a body that is not sent as it is."""
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise BodyEncoded(encoding[:_LONGEST_ECHO].decode("latin-1"))
+
+
+def _idempotency_key(headers: Mapping[bytes, bytes]) -> str:
+    return _bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key")
 
 
 def node_body(request: ChatRequest, messages: bytes, *, model: str) -> bytes:
@@ -235,17 +291,30 @@ def _bounded(text: str, param: str) -> str:
     return text
 
 
-def _check_bounds(fields: Fields, *, has_history: bool) -> None:
+def _check_bounds(fields: Fields, *, has_history: bool) -> int:
+    """How long the answer may be, 0 where that is not said."""
     asked: int | None = _read(fields, "n", int)
     choices = 1 if asked is None else asked
     if not 1 <= choices <= _MAX_CHOICES:
         raise BadRequest(f"n must be between 1 and {_MAX_CHOICES}", param="n")
     if has_history and choices != 1:
         raise BadRequest("n must be 1 with a conversation", param="n")
+    limits: list[int] = []
     for name in ("max_tokens", "max_completion_tokens"):
         limit: int | None = _read(fields, name, int)
         if limit is not None and not 1 <= limit <= _MAX_ANSWER_TOKENS:
             raise BadRequest(f"{name} must be between 1 and {_MAX_ANSWER_TOKENS}", param=name)
+        limits += [] if limit is None else [limit]
+    return max(limits, default=0)
+
+
+def _tail(fields: Fields, *, has_history: bool) -> TailFields:
+    tail: TailFields = _read(fields, "tail", TailFields) or TailFields()
+    if (tail.note or tail.lore) and not has_history:
+        raise BadRequest("tail needs a conversation: without one, write it into your message", param="tail")
+    if len(tail.note) + sum(map(len, tail.lore)) > _MAX_TAIL_CHARS:
+        raise BadRequest(f"tail is longer than {_MAX_TAIL_CHARS} characters", param="tail")
+    return tail
 
 
 def _wants_usage(fields: Fields) -> bool:

@@ -13,6 +13,7 @@ from gateway.routing.prefix import PrefixChain, expected_tokens
 from gateway.routing.router import Router
 from gateway.telemetry import CacheKey, Phase, Score
 from history.conversation import Conversation, ConversationKey
+from history.message import Message
 from history.open_turn import OpenTurn
 from history.prompt import Prompt
 
@@ -93,6 +94,24 @@ def prefix_of_prompt(
         reusable=reusable,
         phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
     )
+
+
+def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> tuple[bytes, int]:
+    """The longest part of the next prompt that the node has now: its link and its tokens.
+
+    Prompt and answer, unless a tail is dropped: then all that stood before this turn.
+    """
+    if turn.continues(message, usage.completion_tokens):
+        return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
+    parts, new = turn.prompt.parts, len(turn.layout.said())
+    known = len(parts) - new
+    if known == 0:
+        return prefix.chain.root, 0
+    link, binding = prefix.chain.links[known - 1], turn.layout.conversation.binding
+    if binding is not None and binding.prefix == link:
+        return link, binding.tokens
+    share = sum(map(len, parts[:known])) / sum(map(len, parts))
+    return link, round(usage.prompt_tokens * share)
 
 
 def score(

@@ -23,6 +23,7 @@ from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
 from gateway.upkeep_rules import UpkeepRules
 from history.archive import ArchiveRule
+from history.recaller import RecallCacheRule
 from history.redis_place import Durability, RedisPlace, parse_place
 from history.rules import DialogueRules
 
@@ -84,6 +85,7 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `window`, the turns that a conversation's window would not show are left out."""
     rules: DialogueRules = DialogueRules()
     upkeep: UpkeepRules = UpkeepRules()
+    recall_cache: RecallCacheRule = RecallCacheRule()
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

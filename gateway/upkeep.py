@@ -17,7 +17,7 @@ from gateway.request import ChatRequest
 from gateway.upkeep_rules import UpkeepRules
 from history.archivist import Archivist
 from history.compaction import CompactionRule, Stretch
-from history.compactor import Compactor
+from history.compactor import Compactor, Outcome
 from history.conversation import Conversation, ConversationKey
 from history.dialogue import Dialogues, Outlook
 from history.errors import HistoryError
@@ -77,6 +77,7 @@ class Upkeep:
 
     def after(self, ended: Ended, request: ChatRequest) -> None:
         """Note what a stored turn leaves to be done. Never waits."""
+        self._dialogues.left(ended)
         errand = _Errand(
             frame=frame_of(request),
             turn_count=ended.conversation.turn_count,
@@ -105,6 +106,19 @@ class Upkeep:
         delivered = await self._background.deliver(_warming(key, outlook, request))
         await self._dialogues.rebind(key, delivered.binding, outlook.conversation)
         return delivered
+
+    async def compact(self, key: ConversationKey, request: ChatRequest) -> Outcome | None:
+        """Make the version of the memory that is due, now; None if none is.
+
+        What else it leaves to be done is done in the background. Raises as `warm` does.
+        """
+        outlook = await self._dialogues.outlook(key)
+        if outlook is None or outlook.due is None:
+            return None
+        errand = _Errand(frame=frame_of(request), turn_count=outlook.conversation.turn_count)
+        outcome = await self._compact(key, errand, outlook.due)
+        self._put(key, errand)
+        return outcome
 
     def _put(self, key: ConversationKey, errand: _Errand) -> None:
         if errand.is_nothing():
@@ -151,7 +165,7 @@ class Upkeep:
         await self.warm(key, errand.frame)
         self._events["warm"] += 1
 
-    async def _compact(self, key: ConversationKey, errand: _Errand, due: Stretch) -> None:
+    async def _compact(self, key: ConversationKey, errand: _Errand, due: Stretch) -> Outcome:
         async def scribe(conversation: Conversation, prompt: Prompt) -> str:
             await self._is_idle(conversation)
             order = Order(
@@ -170,15 +184,16 @@ class Upkeep:
         self._events[f"compaction_{outcome}"] += 1
         if outcome != "kept":
             self._patience.failed(key, errand.turn_count)
-            return
+            return outcome
         self._patience.forget(key)
         outlook = await self._dialogues.outlook(key)
         if outlook is None:
-            return
+            return outcome
         # A version that came late moves the next prompt's cut; those that lag behind are caught up with.
         errand.warm = errand.warm or (outlook.has_cut and self._rules.prewarm)
         if outlook.due is not None:
             self._put(key, _Errand(frame=errand.frame, turn_count=errand.turn_count, due=outlook.due))
+        return outcome
 
     async def _is_idle(self, conversation: Conversation) -> bool:
         """Wait a while for the conversation's node to have nothing else to do; whether it has."""

@@ -83,6 +83,18 @@ class Memory(msgspec.Struct, frozen=True, array_like=True):
     """Unix seconds."""
 
 
+class PastMark(msgspec.Struct, frozen=True, array_like=True):
+    """While `number` is the same, the turns before the cut are the same at their positions.
+
+    They never change, until a branch replaces some of them; the cut alone does not tell, since it comes
+    forward again over other turns.
+    """
+
+    number: int = 0
+    reach: int = 0
+    """The furthest that the cut came under this number."""
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """Everything remembered under one id but the turns themselves."""
 
@@ -103,6 +115,8 @@ class Conversation(msgspec.Struct, frozen=True):
     memory_version: int = 0
     """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0
+    past: PastMark = PastMark()
+    """Tells whether a copy of the turns before the cut is still true."""
     base: int = 0
     """How many of the first turns are in the archive and no longer in the store."""
     metadata: bytes = b""

@@ -22,13 +22,21 @@ from history.errors import (
 )
 from history.incoming import Incoming, NeedTurn, Plan, plan_anew, plan_dialogue, plan_new
 from history.lease_keeper import LeaseKeeper
-from history.open_turn import Ask, Layout, OpenTurn, sizes_of
+from history.memory import memory_size
+from history.open_turn import Ask, Ended, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
 from history.prompt import Prompt, build
+from history.recaller import Recaller
 from history.rules import DialogueRules
+from history.tail_maker import TailMaker
 from history.waiting_line import WaitingLine
-from history.window import branch_cut
+from history.window import WindowRule, branch_cut, within
 
+_ANSWER_TOKENS = 1024
+"""Left for an answer that may be as long as it wants."""
+_INSTRUCTION_TOKENS = 400
+_SURE = 0.9
+"""Tokens are estimated by bytes where no engine has counted them."""
 
 MAX_VERSIONS = 100
 """How many answers to one message are kept beside the active one."""
@@ -67,6 +75,7 @@ class Dialogues:
         clock: Callable[[], float],
         *,
         retention_s: float = math.inf,
+        recaller: Recaller | None = None,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -74,6 +83,7 @@ class Dialogues:
         self._clock = clock
         self._retention_s = retention_s
         self._line = WaitingLine()
+        self._tails = TailMaker(recaller, rules, clock)
 
     async def open(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> OpenTurn | Replay:
         """Take the lease (waiting in line if need be) and lay out the prompt.
@@ -107,7 +117,7 @@ class Dialogues:
         return begun
 
     async def _register(self, key: ConversationKey, begun: Begun, ask: Ask) -> None:
-        """Put a new conversation into its user's index, behind its lease: an erasure finds one or the other."""
+        """Put a new conversation into its user's index, under its lease: an erasure finds either of them."""
         if not begun.is_new or not ask.user:
             return
         try:
@@ -157,31 +167,53 @@ class Dialogues:
     async def _lay_out(
         self, key: ConversationKey, begun: Begun, plan: Plan, incoming: Incoming, ask: Ask
     ) -> Layout:
-        conversation, window = begun.conversation, self._rules.window
+        conversation = begun.conversation
+        persona = incoming.persona.json if incoming.persona else conversation.persona
+        window = self._window(ask, conversation, (persona, *plan.draft.messages))
         cut = branch_cut(conversation.cut, plan.keep, window) if plan.is_branch else conversation.cut
         stored = begun.turns[: max(0, plan.keep - conversation.cut)]
         if cut < conversation.cut:
             stored = (*await self._store.read(key, cut, min(plan.keep, conversation.cut)), *stored)
         turns = (*stored, *plan.adopted)
         memories = tuple(one for one in conversation.memories if one.covers_to <= plan.keep)
-        moved = self._moved(conversation, cut, turns, memories)
+        moved = self._moved(conversation, cut, turns, memories, window)
+        last_at = turns[-1].at if turns else 0.0
         return Layout(
             ask=ask,
+            window=window,
             conversation=conversation,
             plan=plan,
             cut=moved,
             shows=shows_at(moved, conversation.cut, conversation.shows, memories),
-            persona=incoming.persona.json if incoming.persona else conversation.persona,
+            persona=persona,
             turns=turns[moved - cut :],
             memories=memories,
             is_new=begun.is_new,
+            tail=await self._tails.make(key, conversation, plan, ask, cut=moved, last_at=last_at),
         )
 
+    def _window(self, ask: Ask, conversation: Conversation, said: Sequence[bytes]) -> WindowRule:
+        """The window's rule, within what the model's context leaves beside all else and an answer."""
+        if not ask.room:
+            return self._rules.window
+        fixed = sum(map(len, said)) + max((memory_size(one) for one in conversation.memories), default=0)
+        answer = ask.answer_tokens or min(_ANSWER_TOKENS, ask.room // 4)
+        if self._rules.compaction.enabled:
+            # The call that makes the memory has the same prompt, an instruction and an answer of its own.
+            answer = max(answer, self._rules.compaction.max_tokens + _INSTRUCTION_TOKENS)
+        recalled = self._rules.recall.max_tokens if self._rules.recall.enabled else 0
+        return within(self._rules.window, int(_SURE * (ask.room - answer - recalled - fixed // 4)))
+
     def _moved(
-        self, conversation: Conversation, cut: int, turns: Sequence[Turn], memories: Sequence[Memory]
+        self,
+        conversation: Conversation,
+        cut: int,
+        turns: Sequence[Turn],
+        memories: Sequence[Memory],
+        window: WindowRule,
     ) -> int:
         """Where the cut lies for the next prompt, with these turns behind it."""
-        window, compaction = self._rules.window, self._rules.compaction
+        compaction = self._rules.compaction
         moved = settled(cut, sizes_of(turns, window), memories, window, compaction)
         binding = conversation.binding
         if binding is None or self._clock() - binding.at <= self._retention_s:
@@ -235,7 +267,9 @@ class Dialogues:
         turns = await self._store.read(key, conversation.cut, conversation.turn_count)
         if not turns or turns[-1].status == "open":
             return None
-        cut = self._moved(conversation, conversation.cut, turns, conversation.memories)
+        self._tails.warm(key, conversation)
+        window = self._rules.window
+        cut = self._moved(conversation, conversation.cut, turns, conversation.memories, window)
         shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)
         memory = shown(conversation.memories, shows)
         prompt = build(conversation.persona, memory, turns[cut - conversation.cut :], ())
@@ -246,6 +280,11 @@ class Dialogues:
             has_cut=cut != conversation.cut,
             due=due(cut, left, conversation.memories, self._rules.window, self._rules.compaction),
         )
+
+    def left(self, ended: Ended) -> None:
+        """Let recall know of the turns that left the window."""
+        start = ended.conversation.cut - len(ended.left)
+        self._tails.left(ended.key, ended.conversation, ended.left, start=start)
 
     async def rebind(self, key: ConversationKey, binding: Binding, known: Conversation) -> None:
         """The KV of what is known of the next prompt lies there now, unless a turn was written meanwhile."""

@@ -15,7 +15,7 @@ from history.dialogue import Dialogues
 from history.grouping import Said, continues, turns_of
 from history.items import fresh_mark
 from history.lease_keeper import Stop
-from history.message import Message
+from history.message import Message, visible_digest
 from history.open_turn import Ask, sizes_of
 from history.ports import Begun, Change, ConversationStore
 from history.rules import DialogueRules
@@ -140,6 +140,11 @@ class Editor:
             must_exist=owner is None,
             user=owner.user if owner else "",
         )
+
+
+def character_of(persona: bytes) -> str:
+    """The name of a character that nobody has named: its persona's digest, as in chat."""
+    return visible_digest(msgspec.json.decode(persona)).hex() if persona else ""
 
 
 def _go_on(_: Stop) -> None:

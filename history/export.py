@@ -12,9 +12,7 @@ from history.ports import ConversationStore
 _RATINGS_AT_ONCE = 1_000
 
 
-async def exported(
-    store: ConversationStore, key: ConversationKey, *, branches: bool
-) -> AsyncIterator[bytes]:
+async def exported(store: ConversationStore, key: ConversationKey, *, branches: bool) -> AsyncIterator[bytes]:
     """The lines of a conversation, those of the branches behind the others.
 
     Raises `ConversationNotFound`, also on the way, if it is erased meanwhile.

@@ -1,8 +1,10 @@
 """An exported conversation: a line for its head, then one for each turn. Pure; written and read here.
 
-    {"object":"friendo.conversation","version":1,"id":"conv_…","user":…,"turns":2,"persona":{…},"memories":[…],…}
+    {"object":"friendo.conversation","version":1,"id":"conv_…","turns":2,"persona":{…},"memories":[…],…}
     {"object":"friendo.turn","turn":0,"messages":[{"role":"user",…},{"role":"assistant",…}],"at":…,…}
-    {"object":"friendo.turn","branch":1,"turn":1,"messages":[…],…}     behind the others: turns that were replaced
+    {"object":"friendo.turn","branch":1,"turn":1,"messages":[…],…}
+
+Turns that were replaced have the number of their branch and stand behind the others.
 
 Messages stand in it byte for byte, so that a dialogue that is imported again has the prompts that it had.
 What only a retry asks for (idempotency keys, hashes of bodies) and where KV lies is left out.
@@ -25,8 +27,8 @@ from history.import_items import kept_message
 from history.message import DIGEST_SIZE
 
 VERSION = 1
-HEAD = "friendo.conversation"
-TURN = "friendo.turn"
+HEAD: Literal["friendo.conversation"] = "friendo.conversation"
+TURN: Literal["friendo.turn"] = "friendo.turn"
 
 
 class _Memory(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,7 +39,7 @@ class _Memory(msgspec.Struct, forbid_unknown_fields=True):
     at: float = 0.0
 
 
-class _Reply(msgspec.Struct, omit_defaults=True):
+class _Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str = ""
     model: str = ""
     created: int = 0

@@ -1,4 +1,5 @@
-"""Messages into turns, where no model answers: appended items, an imported file. Pure and as lazy as its input.
+"""Messages into turns, where no model answers: appended items, an imported file. Pure, and as lazy as its
+input.
 
 A turn begins at a user's message, unless the turn so far has no answer.
 """

@@ -1,8 +1,8 @@
 """Many turns written into one conversation, chunk by chunk: a fork, an import. The use case.
 
 Each chunk is one commit under a lease of its own, so no call is large and nobody waits for all of it. Between
-two chunks the conversation may be erased, or somebody else may write to it: then the next chunk is refused, and
-nothing comes back that was erased.
+two chunks the conversation may be erased, or somebody else may write to it: then the next chunk is refused,
+and nothing comes back that was erased.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,8 @@ class Growing:
         """The last turn, which had no answer, as it went on."""
         await self.flush()
         keep = self.count - 1
-        await self._write(Change(keep=keep, append=(group.turn,), at=0.0, branches=_branches(keep, [group])))
+        branches = _branches(keep, [group])
+        await self._write(Change(keep=keep, append=(group.turn,), at=0.0, branches=branches))
 
     async def flush(self, *, cut: int | None = None, branches: tuple[Branch, ...] = ()) -> None:
         """Write what waits, and branches; the conversation exists afterwards, though it may have no turn."""
@@ -83,7 +84,7 @@ class Growing:
         await self._write(change)
 
     async def remember(self, memories: Sequence[Memory]) -> None:
-        """Take over versions of the memory, oldest first. Those that cover turns that are not there are left."""
+        """Take over versions of the memory, oldest first; those that cover too many turns are left out."""
         conversation = await self._store.load(self._key)
         for memory in memories:
             if conversation is None:
@@ -131,9 +132,7 @@ class Growing:
 
 def _branches(start: int, groups: Sequence[Grouped]) -> tuple[Branch, ...]:
     """The versions of these turns, as branches that left at their places."""
-    return tuple(
-        (start + at, (version,)) for at, group in enumerate(groups) for version in group.versions
-    )
+    return tuple((start + at, (version,)) for at, group in enumerate(groups) for version in group.versions)
 
 
 def as_they_are(turns: Sequence[Turn]) -> list[Grouped]:

@@ -38,13 +38,7 @@ def dialogues(lines: Iterable[Line]) -> Iterator[Event]:
     """What a file says of which each line is a dialogue. The seed is the line itself."""
     for number, line in lines:
         try:
-            fields = _decode(line)
-            if not is_dialogue(fields):
-                raise InvalidMessages("a line has messages or items, as the first line has")
-            items = list(enumerate(fields.get("messages") or fields["items"]))
-            if not all(isinstance(item, dict) for _, item in items):
-                raise InvalidMessages("a message is an object")
-            said = [kept_message(at, one) for at, one in chat_messages(items)]
+            said = _whole(_decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield Wrong(number, f"it is no JSON object: {error}")
         except InvalidMessages as error:
@@ -74,6 +68,16 @@ def items(lines: Iterable[Line], seed: Callable[[], bytes]) -> Iterator[Event]:
     yield from _taken(wrong)
 
 
+def _whole(fields: Fields) -> list[Message]:
+    """The messages of a line that is a dialogue."""
+    if not is_dialogue(fields):
+        raise InvalidMessages("a line has messages or items, as the first line has")
+    items = list(enumerate(fields.get("messages") or fields["items"]))
+    if not all(isinstance(item, dict) for _, item in items):
+        raise InvalidMessages("a message is an object")
+    return [kept_message(at, one) for at, one in chat_messages(items)]
+
+
 def _dialogue(said: list[Message], seed: bytes, number: int) -> Iterator[Event]:
     persona = said[0].json if said and is_persona(said[0]) else b""
     yield Start(seed=seed, beginning=Beginning(persona=persona), line=number)
@@ -99,4 +103,3 @@ def _taken(wrong: list[Wrong]) -> list[Wrong]:
     taken = list(wrong)
     wrong.clear()
     return taken
-

@@ -1,7 +1,7 @@
 """SillyTavern's chat files: a line that says who talks, then a line for each message. Pure.
 
     {"user_name": "Ada", "character_name": "Eli", "create_date": …, "chat_metadata": {"integrity": …}}
-    {"name": "Eli", "is_user": false, "mes": "Hello", "send_date": …, "swipes": ["Hello", "Hi"], "swipe_id": 0}
+    {"name": "Eli", "is_user": false, "mes": "Hi", "send_date": …, "swipes": ["Hi", "Hello"], "swipe_id": 0}
 
 Swipes become versions of their turn. What the program hides from its own prompts (`is_system`) is left out; a
 narrator's line is said by the user. Names are not kept: a user's name must not get into a shared prompt.
@@ -17,8 +17,8 @@ import msgspec
 
 from history.errors import InvalidMessages
 from history.grouping import Said
-from history.import_events import Event, Line, Start, Utterance, Wrong
 from history.growing import Beginning
+from history.import_events import Event, Line, Start, Utterance, Wrong
 from history.message import Message, message
 
 Fields = dict[str, Any]
@@ -27,6 +27,7 @@ _HEAD = frozenset({"user_name", "character_name", "chat_metadata"})
 _MAX_SWIPES = 100
 _FROM_MS = 100_000_000_000
 """A number from here on counts milliseconds."""
+_DIGITS = 14
 _NUMBERS = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2}) ?@(\d{1,2})h ?(\d{1,2})m ?(\d{1,2})s")
 _WORDS = "%B %d, %Y %I:%M%p"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -54,21 +55,24 @@ def events(lines: Iterable[Line]) -> Iterator[Event]:
 
 def sent_at(date: Any) -> float:
     """Unix seconds of a `send_date` in any of the forms that it has had; 0 where it makes no sense."""
+    if isinstance(date, str) and date.isascii() and date.isdigit() and len(date) <= _DIGITS:
+        date = int(date)
     if isinstance(date, int | float) and not isinstance(date, bool):
-        return date / 1000 if date >= _FROM_MS else float(date)
-    if not isinstance(date, str):
-        return 0.0
-    if date.isdigit() and len(date) <= 15:
-        return sent_at(int(date))
+        return date / 1000 if _FROM_MS <= date < _FROM_MS * 1000 else float(max(0, min(date, _FROM_MS)))
     with contextlib.suppress(ValueError, OverflowError):
-        if found := _NUMBERS.match(date):
-            year, month, day, hour, minute, second = map(int, found.groups())
-            return dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC).timestamp()
-        if date[:1].isalpha():
-            return dt.datetime.strptime(date.strip(), _WORDS).replace(tzinfo=dt.UTC).timestamp()
-        when = dt.datetime.fromisoformat(date)
-        return (when if when.tzinfo else when.replace(tzinfo=dt.UTC)).timestamp()
+        return _written_out(date).timestamp() if isinstance(date, str) else 0.0
     return 0.0
+
+
+def _written_out(date: str) -> dt.datetime:
+    """Raises `ValueError`, `OverflowError`. What names no zone is taken for UTC."""
+    if found := _NUMBERS.match(date):
+        year, month, day, hour, minute, second = map(int, found.groups())
+        return dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
+    if date[:1].isalpha():
+        return dt.datetime.strptime(date.strip(), _WORDS).replace(tzinfo=dt.UTC)
+    when = dt.datetime.fromisoformat(date)
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
 def _seed(head: Fields, line: bytes) -> bytes:

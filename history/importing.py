@@ -1,8 +1,8 @@
 """Dialogues from files into the store: any length, resumable, doubling nothing. The use case.
 
-What is stored already is the mark of how far an import came: the turns of the file are held against it by their
-digests, and what follows is written. So a file that was imported half goes on where it stopped, and one that has
-grown since brings what is new.
+What is stored already is the mark of how far an import came: the turns of the file are held against it by
+their digests, and what follows is written. So a file that was imported half goes on where it stopped, and
+one that has grown since brings what is new.
 """
 
 import hashlib
@@ -12,11 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from history.conversation import ConversationKey
-from history.editing import Editor, Owner
+from history.editing import Editor, Owner, character_of
 from history.errors import ConversationMismatch
 from history.growing import Growing
 from history.import_events import Event, Replaced, Start, Whole, grouped
-from history.message import visible_digest
 from history.ports import ConversationStore
 
 _DIGESTS = 1_000
@@ -77,9 +76,11 @@ class Importer:
         persona = wanted.persona or said.persona
         owner = Owner(
             user=wanted.user or said.owner.user,
-            character=wanted.character or said.owner.character or _character(persona),
+            character=wanted.character or said.owner.character or character_of(persona),
         )
-        key = ConversationKey(wanted.tenant, wanted.id or start.id or _id(wanted.tenant, owner.user, start.seed))
+        key = ConversationKey(
+            wanted.tenant, wanted.id or start.id or _id(wanted.tenant, owner.user, start.seed)
+        )
         stored = await self._store.load(key)
         if stored is not None and owner.user and stored.user != owner.user:
             raise ConversationMismatch(f"line {start.line}: conversation {key.id!r} belongs to another user")
@@ -164,11 +165,6 @@ class _Inlet:
             f"line {line}: conversation {self._key.id!r} has another turn {at} than the file; "
             "give the file an id of its own (--id), or erase what is there"
         )
-
-
-def _character(persona: bytes) -> str:
-    """The name of a character that has none: its persona's digest, as in chat."""
-    return visible_digest(msgspec.json.decode(persona)).hex() if persona else ""
 
 
 def _id(tenant: str, user: str, seed: bytes) -> str:

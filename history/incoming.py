@@ -37,6 +37,10 @@ class Incoming(msgspec.Struct, frozen=True):
         return bool(self.messages) and all(message.role == "assistant" for message in self.messages)
 
 
+ANEW = Incoming(persona=None, messages=(), regenerates=True)
+"""Nothing but the wish for another answer."""
+
+
 class Draft(msgspec.Struct, frozen=True):
     """A turn before it has its answer."""
 

@@ -1,8 +1,8 @@
-"""The items of a turn: what a client lists, points at and rates, with ids that stay while the turn stands. Pure.
+"""The items of a turn: what a client lists, points at and rates, with ids that stay while it stands. Pure.
 
-An id says where the item stands and of what it is made: its turn's mark and everything said in that turn up to
-it. So no two turns that ever stood at one place share an id, and a turn that waits for a tool's result keeps
-the ids it has when the result comes.
+An id says where the item stands and of what it is made: its turn's mark and everything said in that turn up
+to it. So no two turns that ever stood at one place share an id, and a turn that waits for a tool's result
+keeps the ids it has when the result comes.
 """
 
 import re
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One item. `message` is the chat message it comes from, `call` its tool call where it is one of these."""
+    """One item. `message` is the chat message it comes from, `call` its tool call if it is one of these."""
 
     id: str
     place: Place
@@ -48,8 +48,9 @@ class Item(msgspec.Struct, frozen=True):
 
 
 def fresh_mark(lease: Lease, position: int) -> bytes:
-    """What tells a turn written now from every other one; `position`: its number among those of this write."""
-    return xxhash.xxh3_64_digest(f"{lease.owner}\0{lease.fence}\0{position}".encode("utf-8", "surrogatepass"))
+    """What tells a turn that is written now from every other; `position`: its number in this write."""
+    written = f"{lease.owner}\0{lease.fence}\0{position}"
+    return xxhash.xxh3_64_digest(written.encode("utf-8", "surrogatepass"))
 
 
 def items_of(turn: Turn, index: int) -> tuple[Item, ...]:

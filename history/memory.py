@@ -14,6 +14,8 @@ from history.neutral import quoted
 
 MAX_SUMMARY_CHARS = 6000
 MAX_FACT_CHARS = 200
+_FRAME_BYTES = 200
+"""The block's tags and its first line."""
 
 BLOCK = "memory"
 """The name of the block's tags."""
@@ -70,6 +72,11 @@ def head(persona: bytes, memory: Memory | None) -> bytes:
     else:
         fields["content"] = f"{content}\n\n{block(memory)}" if content else block(memory)
     return msgspec.json.encode(fields)
+
+
+def memory_size(memory: Memory) -> int:
+    """About how many bytes a memory adds to a prompt."""
+    return len(memory.summary.encode()) + sum(len(fact.encode()) for fact in memory.facts) + _FRAME_BYTES
 
 
 def read_notes(text: str, *, max_facts: int) -> Notes | None:

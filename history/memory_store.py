@@ -25,6 +25,7 @@ from history.store_rules import (
     check_user,
     is_stale,
     kept_memories,
+    marked,
     moved_cut,
 )
 
@@ -51,7 +52,7 @@ class _Kept:
     expires: float = 0.0
     interrupted_fence: int = 0
     done: tuple[tuple[str, int], ...] = ()
-    """The newest commits, by owner and fence: fences begin anew behind an erasure, owners never come twice."""
+    """The newest commits, by owner and fence: behind an erasure, fences begin anew and owners do not."""
 
     @property
     def base(self) -> int:
@@ -347,6 +348,7 @@ def _changed(before: Conversation, change: Change, cut: int, turn_count: int, br
         turn_count=turn_count,
         cut=cut,
         branches=branches,
+        past=marked(before.past, keep=change.keep, cut=cut),
         shows=before.shows if change.shows is None else change.shows,
         memories=memories,
         memory_version=before.memory_version + (memories != before.memories),

@@ -18,6 +18,11 @@ from history.neutral import neutral
 
 DIGEST_SIZE = 16
 
+
+class _Role(msgspec.Struct):
+    role: str
+
+
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PERSONA_ROLES = frozenset({"system", "developer"})
 _MAX_MESSAGES = 20_000
@@ -26,6 +31,7 @@ _SPOKEN_FROM_OUTSIDE = frozenset({"user", "tool", "function"})
 # What an engine adds to an assistant message and a client neither sends back nor is asked to.
 _NOT_SENT_BACK = frozenset({"reasoning", "reasoning_content", "refusal", "annotations", "audio"})
 
+_decode_role = msgspec.json.Decoder(_Role).decode
 _decode_list = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_any = msgspec.json.Decoder().decode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -91,6 +97,11 @@ def text_of(json: bytes) -> str:
     if isinstance(content, list):
         return "".join(part["text"] for part in content if _is_text(part))
     return content or ""
+
+
+def role_of(json: bytes) -> str:
+    """Who says a stored message."""
+    return _decode_role(json).role
 
 
 def is_persona(candidate: Message) -> bool:

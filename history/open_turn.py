@@ -17,13 +17,15 @@ from history.conversation import (
     Turn,
     token_estimate,
 )
-from history.incoming import Draft, Plan
+from history.incoming import Plan
 from history.items import fresh_mark
 from history.lease_keeper import Stop
 from history.message import Message
+from history.passage import tokens_of
 from history.ports import Change
 from history.prompt import Prompt, build
 from history.rules import DialogueRules, OnBusy
+from history.tail import keeps_tail, with_tail
 from history.window import WindowRule, exceeds_ceiling
 
 
@@ -39,6 +41,14 @@ class Ask(msgspec.Struct, frozen=True):
     is_retry: bool = False
     user: str = ""
     character: str = ""
+    room: int = 0
+    """Tokens that prompt and answer may have together; 0: not known."""
+    answer_tokens: int = 0
+    """How long the answer may be; 0: not said."""
+    note: str = ""
+    """What the client wants said behind the message, for this turn."""
+    lore: tuple[str, ...] = ()
+    """What it wants known behind the message, for this turn."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -55,6 +65,8 @@ class Ended(msgspec.Struct, frozen=True):
 
     key: ConversationKey
     conversation: Conversation
+    left: tuple[Turn, ...]
+    """The turns that left the window with it."""
     due: Stretch | None
     """The version of the memory that should be made now."""
     has_cut: bool
@@ -65,6 +77,8 @@ class Layout(msgspec.Struct, frozen=True):
     """What a prompt was made of, and what a commit needs of it."""
 
     ask: Ask
+    window: WindowRule
+    """The rule for this turn: what the model's context leaves is a ceiling, too."""
     conversation: Conversation
     plan: Plan
     cut: int
@@ -73,11 +87,18 @@ class Layout(msgspec.Struct, frozen=True):
     turns: tuple[Turn, ...]
     memories: tuple[Memory, ...]
     is_new: bool
+    tail: str = ""
+    """What stands behind the user's message in this prompt."""
 
     def prompt(self) -> Prompt:
         """The messages for the engine."""
         memory = shown(self.memories, self.shows)
-        return build(self.persona, memory, self.turns, self.plan.draft.messages)
+        return build(self.persona, memory, self.turns, self.said())
+
+    def said(self) -> tuple[bytes, ...]:
+        """The messages that are new, as the engine gets them."""
+        messages = self.plan.draft.messages
+        return (*messages[:-1], with_tail(messages[-1], self.tail)) if self.tail else messages
 
 
 class Writer(Protocol):
@@ -111,9 +132,20 @@ class OpenTurn:
         self.layout = layout
         self.prompt = layout.prompt()
 
+    def continues(self, message: Message | None, completion_tokens: int) -> bool:
+        """Whether the next prompt has this turn as the engine saw it: its tail stays, or there is none.
+
+        A tail goes where reading it in every prompt would cost more than computing the answer once again.
+        """
+        if not self.layout.tail or (message is not None and message.calls_tools):
+            return True
+        left = self._rules.window.max_turns - len(self.layout.turns)
+        size = tokens_of(self.layout.tail)
+        return keeps_tail(size, completion_tokens, left, self._rules.tail.cached_price)
+
     async def commit(self, answer: Answer) -> Ended:
         """Store the turn with its answer. Raises `LeaseLost`, `ConversationErased`, `StoreUnavailable`."""
-        window, compaction = self._rules.window, self._rules.compaction
+        window, compaction = self.layout.window, self._rules.compaction
         turn = self._turn(answer)
         # A turn that waits for its tool's result is not complete, and does not push another one out.
         complete = self.layout.turns if turn.status == "open" else (*self.layout.turns, turn)
@@ -125,6 +157,7 @@ class OpenTurn:
         return Ended(
             key=self.key,
             conversation=after,
+            left=complete[: max(0, after.cut - self.layout.cut)],
             due=due(after.cut, left, after.memories, window, compaction),
             has_cut=after.cut != self.layout.cut,
         )
@@ -135,7 +168,7 @@ class OpenTurn:
 
     def exceeds_ceiling(self) -> bool:
         """Whether the ceiling showed fewer turns than `min_turns`."""
-        window = self._rules.window
+        window = self.layout.window
         return exceeds_ceiling(sizes_of(self.layout.turns, window), window)
 
     def _change(self, turn: Turn, cut: int, binding: Binding | None) -> Change:
@@ -162,12 +195,14 @@ class OpenTurn:
 
     def _turn(self, answer: Answer) -> Turn:
         draft, spoken = self.layout.plan.draft, answer.message
-        messages = draft.messages if spoken is None else (*draft.messages, spoken.json)
+        stays = self.continues(spoken, answer.reply.completion_tokens)
+        said = self.layout.said() if stays else draft.messages
+        messages = said if spoken is None else (*said, spoken.json)
         waits_for_tool = spoken is not None and spoken.calls_tools and answer.status == "complete"
         return Turn(
             messages=messages,
             digests=draft.digests if spoken is None else draft.digests + spoken.digest,
-            tokens=_share(answer.reply, draft, self.prompt.messages),
+            tokens=_share(answer.reply, said, self.prompt.messages),
             at=self._clock(),
             status="open" if waits_for_tool else answer.status,
             idempotency_key=self.layout.ask.idempotency_key,
@@ -182,9 +217,9 @@ def sizes_of(turns: Sequence[Turn], rule: WindowRule) -> list[int]:
     return [token_estimate(turn) for turn in turns] if rule.max_tokens else [0] * len(turns)
 
 
-def _share(reply: Reply, draft: Draft, prompt: Sequence[bytes]) -> int:
+def _share(reply: Reply, said: Sequence[bytes], prompt: Sequence[bytes]) -> int:
     """A turn's tokens: its share of the prompt by bytes, and its answer. 0 where no usage came."""
     size = sum(map(len, prompt))
     if not reply.prompt_tokens or not size:
         return 0
-    return round(reply.prompt_tokens * sum(map(len, draft.messages)) / size) + reply.completion_tokens
+    return round(reply.prompt_tokens * sum(map(len, said)) / size) + reply.completion_tokens

@@ -1,4 +1,4 @@
-"""A dialogue of any length, read a page at a time: no answer of the store is large, and nobody waits for long."""
+"""A dialogue of any length, read a page at a time: no answer of the store is large."""
 
 from collections.abc import AsyncIterator
 

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from history.conversation import Turn
-from history.message import text_of
+from history.message import role_of, text_of
 from history.neutral import quoted
 from history.words import is_unspaced, words
 
@@ -51,29 +51,28 @@ class Passage(msgspec.Struct, frozen=True, array_like=True):
         return "\n".join(line.text for line in self.lines)
 
 
-class _Role(msgspec.Struct):
-    role: str
-
-
-_decode_role = msgspec.json.Decoder(_Role).decode
-
-
 def remembered(position: int, turn: Turn, *, max_chars: int) -> Passage:
     """The passage of a turn; what is beyond `max_chars` is not kept."""
     lines: list[Line] = []
     for message in turn.messages:
-        role = _decode_role(message).role
+        role = role_of(message)
         if role not in ("user", "assistant"):
             continue
         text = text_of(message)
-        if role == "user" and (tail := _TAIL.search(text)):
-            text = text[: tail.start()]
+        if role == "user":
+            text = spoken(text)
         text = text[:max_chars].strip()
         if not text:
             continue
         lines.append(Line("user" if role == "user" else "assistant", text))
         max_chars -= len(text)
     return Passage(position=position, at=turn.at, lines=tuple(lines))
+
+
+def spoken(text: str) -> str:
+    """What a user message says without the tail behind it."""
+    tail = _TAIL.search(text)
+    return text[: tail.start()].rstrip() if tail else text
 
 
 def tokens_of(text: str) -> int:

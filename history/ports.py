@@ -11,7 +11,6 @@ import msgspec
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
 
-
 Branch = tuple[int, tuple[Turn, ...]]
 """Turns that were replaced: the index of the first, and all of them."""
 

@@ -38,7 +38,7 @@ async def check_store(place: RedisPlace, durability: Durability, *, timeout_s: f
     try:
         async with asyncio.timeout(timeout_s), redis_client(place, timeout_s=timeout_s) as client:
             facts = [fact async for fact in _facts(client)]
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+    except (RedisError, RedisClusterException, OSError, TimeoutError, IndexError) as error:
         return (f"the store's settings could not be checked, it does not answer: {reason(error)}",)
     return store_warnings(facts, place.kind, durability)
 

@@ -32,8 +32,11 @@ async def redis_client(place: RedisPlace, *, timeout_s: float) -> AsyncIterator[
     options = _client_options(place) | _patience(timeout_s) | {"retry": _short_retry()}
     if place.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in place.addresses]
-        async with RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options) as cluster:
+        cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+        try:
             yield cluster
+        finally:
+            await cluster.aclose()
     elif place.kind == "sentinel":
         watchers = sentinels(place, timeout_s=timeout_s)
         try:
@@ -77,6 +80,8 @@ def reason(error: Exception) -> str:
     """What redis-py says went wrong, in one line."""
     if isinstance(error, MasterNotFoundError):  # it shows its clients, with everything that they are made of
         return f"{str(error).partition(' : ')[0]} (no sentinel answers, or none of those that do knows it)"
+    if isinstance(error, IndexError):  # what it raises for a cluster none of whose nodes has a slot yet
+        return "the cluster's slots are nobody's"
     return str(error) or "no answer in time"
 
 

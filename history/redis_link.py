@@ -17,8 +17,10 @@ from redis.exceptions import NoScriptError, RedisError
 
 from history.errors import StoreUnavailable
 from history.redis_client import reason
+from history.redis_cluster import ClusterRoute
 from history.redis_place import Durability, RedisPlace, parse_place
-from history.redis_route import route_to
+from history.redis_route import Route, ServerRoute
+from history.redis_sentinel import SentinelRoute
 from history.redis_wire import Command, Wire
 
 Argument = bytes | str | int | float
@@ -77,7 +79,7 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._durability = durability or Durability()
         self._slots = asyncio.Semaphore(size)
-        self._route = route_to(parse_place(place) if isinstance(place, str) else place, timeout_s=timeout_s)
+        self._route = _route_to(parse_place(place) if isinstance(place, str) else place, timeout_s)
 
     async def run(self, script: Script, keys: Sequence[bytes], *arguments: Argument) -> Any:
         """Run a script by its digest, or by its source where the server does not know it yet."""
@@ -159,3 +161,13 @@ class RedisLink:
             f"{acknowledged} of {wanted} replicas confirmed in time; what was written may get lost, "
             "so it counts as not written"
         )
+
+
+def _route_to(place: RedisPlace, timeout_s: float) -> Route:
+    match place.kind:
+        case "cluster":
+            return ClusterRoute(place, timeout_s=timeout_s)
+        case "sentinel":
+            return SentinelRoute(place, timeout_s=timeout_s)
+        case _:
+            return ServerRoute(place, timeout_s=timeout_s)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from history.conversation import Binding, Conversation, Memory, Turn
+from history.conversation import Binding, Conversation, Memory, PastMark, Turn
 from history.errors import StoreFault
 from history.ports import Branch, Change
 from history.redis_keys import decode_id, encode_id
@@ -52,7 +52,7 @@ def decode_branch(data: bytes) -> Branch:
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
     (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
-    branches, base, metadata, binding, created_at, updated_at = rest
+    branches, past, base, metadata, binding, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -64,6 +64,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         shows=int(shows or 0),
         memory_version=int(memory_version or 0),
         branches=int(branches or 0),
+        past=_past(past),
         base=int(base or 0),
         metadata=metadata or b"",
         binding=_decoded(_binding, binding) if binding else None,
@@ -101,6 +102,12 @@ def changed_fields(change: Change) -> list[bytes]:
     if change.binding is not None:
         fields += (b"binding", encode_binding(change.binding))
     return fields
+
+
+def _past(text: bytes | None) -> PastMark:
+    """`number reach`, as the script writes it."""
+    number, reach = (text or b"0 0").split()
+    return PastMark(number=int(number), reach=int(reach))
 
 
 def _memories(blob: bytes) -> tuple[Memory, ...]:

@@ -219,9 +219,7 @@ class RedisStore:
     async def rate(self, key: ConversationKey, item: str, rating: bytes) -> bool:
         """Keep what somebody thinks of an item. Raises `ConversationNotFound`."""
         keys = conversation_keys(key)
-        (status,) = await self._run(
-            "rate", (keys.meta, keys.ratings), encode_id(item), rating, RATINGS_KEPT
-        )
+        (status,) = await self._run("rate", (keys.meta, keys.ratings), encode_id(item), rating, RATINGS_KEPT)
         if status == b"missing":
             raise ConversationNotFound(key.id)
         return bool(status == b"ok")

@@ -18,8 +18,7 @@ Command = tuple[bytes | str | int | float, ...]
 class Wire:
     """Connections to one server; `connect` makes one, not opened yet. Its user limits how many there are."""
 
-    def __init__(self, name: str, connect: Callable[[], AbstractConnection]) -> None:
-        self.name = name
+    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
         self._connect = connect
         self._idle: list[AbstractConnection] = []
         self._closed = False

@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 
 from history.compaction import CompactionRule
+from history.recall import RecallRule
+from history.tail import TailRule
 from history.window import WindowRule
 
 OnBusy = Literal["queue", "restart", "reject"]
@@ -15,6 +17,8 @@ class DialogueRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     window: WindowRule = WindowRule()
     compaction: CompactionRule = CompactionRule()
+    recall: RecallRule = RecallRule()
+    tail: TailRule = TailRule()
     on_busy: OnBusy = "queue"
     queue_limit: int = 16
     """Messages that may wait for one conversation; the next one is refused."""

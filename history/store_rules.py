@@ -6,7 +6,7 @@ The Lua scripts of the Redis store follow the same rules; the contract suite hol
 import re
 from collections.abc import Sequence
 
-from history.conversation import Conversation, ConversationKey, Memory
+from history.conversation import Conversation, ConversationKey, Memory, PastMark
 from history.errors import InvalidMessages
 from history.ports import Change, Claim, Learned
 
@@ -88,6 +88,13 @@ def moved_cut(conversation: Conversation, change: Change) -> int:
     if change.keep < conversation.turn_count:
         return min(conversation.cut, change.keep) if change.cut is None else change.cut
     return conversation.cut if change.cut is None else max(conversation.cut, change.cut)
+
+
+def marked(mark: PastMark, *, keep: int, cut: int) -> PastMark:
+    """The mark after a commit that keeps the first `keep` turns of the branch and leaves the cut at `cut`."""
+    if keep < mark.reach:
+        return PastMark(number=mark.number + 1, reach=cut)
+    return PastMark(number=mark.number, reach=max(mark.reach, cut))
 
 
 def kept_memories(conversation: Conversation, change: Change) -> tuple[Memory, ...]:

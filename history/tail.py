@@ -49,6 +49,15 @@ _CHINESE = _Words(
 )
 
 
+class TailRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What tails say by themselves, and how long they stay."""
+
+    gap_after_s: float = 0.0
+    """Say how long ago the last message was, if it was at least so long; 0: never."""
+    cached_price: float = 0.1
+    """What a cached token costs against an uncached one; decides whether a tail stays with its turn."""
+
+
 class Tail(msgspec.Struct, frozen=True):
     """What a tail says. Everything is optional; with nothing in it there is no tail."""
 
@@ -82,6 +91,17 @@ def passage_tokens(passage: Passage) -> int:
     """The most that a passage takes inside the block, whatever stands beside it."""
     lines = (f"--- {day(passage)}", *quotation(passage, _ENGLISH.names))
     return sum(tokens_of(line) + 1 for line in lines)
+
+
+def with_tail(message: bytes, tail: str) -> bytes:
+    """A user message, as JSON, with a tail at the end of what it says."""
+    fields = msgspec.json.decode(message)
+    content = fields["content"]
+    if isinstance(content, list):
+        fields["content"] = [*content, {"type": "text", "text": f"\n\n{tail}"}]
+    else:
+        fields["content"] = f"{content}\n\n{tail}"
+    return msgspec.json.encode(fields)
 
 
 def keeps_tail(tail_tokens: int, answer_tokens: int, turns_left: float, r: float) -> bool:

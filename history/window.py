@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Policy = Literal["all", "last_n", "stepped"]
 
@@ -74,6 +75,12 @@ def branch_cut(cut: int, keep: int, rule: WindowRule) -> int:
     """
     least = rule.max_turns if rule.policy == "last_n" else rule.min_turns
     return cut if keep - cut >= least else min(cut, stateless_cut(keep, rule))
+
+
+def within(rule: WindowRule, room: int) -> WindowRule:
+    """The rule under a ceiling that leaves an answer possible: `room` tokens for the window's turns."""
+    ceiling = max(1, room)
+    return replace(rule, max_tokens=min(rule.max_tokens or ceiling, ceiling))
 
 
 def exceeds_ceiling(tokens: Sequence[int], rule: WindowRule) -> bool:

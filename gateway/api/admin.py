@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
+from gateway.api.conversation_admin import conversation_admin_routes
 from gateway.api.health import Readiness, health_routes
 from gateway.api.public import handle_faults
+from gateway.conversations import Conversations
 from gateway.keys.key import require
 from gateway.ports import Authenticator
 from gateway.routing.node import Node
@@ -15,6 +17,7 @@ from gateway.telemetry import MINUTES, CacheTally, Telemetry, registry_of
 
 def admin_app(
     *,
+    conversations: Conversations,
     nodes: Callable[[], tuple[Node, ...]],
     authenticator: Authenticator,
     readiness: Readiness,
@@ -24,7 +27,7 @@ def admin_app(
     """The ASGI application of the admin port."""
     app = FastAPI(title="Friendo gateway, control plane", docs_url=None, redoc_url=None)
     app.include_router(health_routes(readiness, registry_of(telemetry)))
-    handle_faults(app)
+    handle_faults(app, clock)
 
     def admin_only(request: Request) -> None:
         header = request.headers.get("authorization")
@@ -41,6 +44,7 @@ def admin_app(
     async def list_nodes() -> dict[str, Any]:
         return {"object": "list", "data": [_node(node) for node in nodes()]}
 
+    routes.include_router(conversation_admin_routes(conversations))
     app.include_router(routes)
     return app
 

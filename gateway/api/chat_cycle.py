@@ -35,8 +35,11 @@ log = structlog.get_logger()
 class ChatCycle:
     """One chat request and its reply."""
 
-    def __init__(self, protocol: "ChatProtocol", headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, protocol: "ChatProtocol", headers: list[tuple[bytes, bytes]], *, regenerates: str | None = None
+    ) -> None:
         self._protocol = protocol
+        self._regenerates = regenerates
         self._transport: asyncio.Transport = protocol.transport
         self._headers = headers
         self._task: asyncio.Task[Any] | None = None
@@ -96,6 +99,7 @@ class ChatCycle:
                         body=body,
                         request_id=self.request_id,
                         received_at=self._received_at,
+                        regenerates=self._regenerates,
                     ),
                     self,
                 )

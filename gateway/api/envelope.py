@@ -121,6 +121,7 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
         "model_not_found",
         "model",
     ),
+    gateway.NoSuchItem: lambda e: Envelope(404, _REQUEST, e.message, "not_found", e.param),
     gateway.EngineRefused: lambda e: Envelope(e.status, _REQUEST, str(e), e.code, e.param),
     gateway.ClientFault: lambda e: Envelope(400, _REQUEST, str(e)),
     keys.InvalidKey: lambda e: Envelope(401, _REQUEST, str(e), "invalid_api_key"),

@@ -1,4 +1,4 @@
-"""The data plane's routes that are not hot: models and health. Chat completions never come here."""
+"""The data plane's routes that are not hot: models, conversations, health. Chat completions never come here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,18 +9,22 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.api.chat_cycle import request_id
-from gateway.api.chat_protocol import CHAT_PATH
+from gateway.api.chat_protocol import ANEW_PATH, CHAT_PATH
+from gateway.api.conversations import ConversationRoutes
 from gateway.api.envelope import Envelope, envelope
 from gateway.api.health import Readiness, health_routes
 from gateway.errors import BadRequest, GatewayError, UnknownModel
-from gateway.keys.key import require
+from gateway.fault_log import FaultLog
+from gateway.keys.key import Caller, require
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
 from gateway.telemetry import Telemetry, registry_of
+from history.errors import ConversationErased, HistoryError, LeaseLost, StoreFault
 
 
 def public_app(
     *,
+    conversations: ConversationRoutes,
     roster: Roster,
     authenticator: Authenticator,
     readiness: Readiness,
@@ -30,12 +34,10 @@ def public_app(
     """The ASGI application behind the chat protocol on the data port."""
     app = FastAPI(title="Friendo gateway", docs_url=None, redoc_url=None)
     app.include_router(health_routes(readiness, registry_of(telemetry)))
-    handle_faults(app)
+    handle_faults(app, clock)
 
-    def check(request: Request) -> None:
-        header = request.headers.get("authorization")
-        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
-        require(caller, scope="inference")
+    app.include_router(conversations.router())
+    check = identified(authenticator, clock)
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
@@ -49,20 +51,40 @@ def public_app(
             raise UnknownModel(name)
         return _model(name)
 
-    @app.api_route(
-        CHAT_PATH.decode(), methods=["GET", "HEAD", "PUT", "PATCH", "DELETE"], include_in_schema=False
-    )
     async def not_a_post() -> None:
         raise HTTPException(405, headers={"allow": "POST"})
+
+    for path in (CHAT_PATH, ANEW_PATH):
+        others = ["GET", "HEAD", "PUT", "PATCH", "DELETE"]
+        app.add_api_route(path.decode(), not_a_post, methods=others, include_in_schema=False)
 
     return app
 
 
-def handle_faults(app: FastAPI) -> None:
+def identified(authenticator: Authenticator, clock: Callable[[], float]) -> Callable[[Request], Caller]:
+    """Says who is calling. Raises `InvalidKey`, `NotAllowed`."""
+
+    def identify(request: Request) -> Caller:
+        header = request.headers.get("authorization")
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        require(caller, scope="inference")
+        return caller
+
+    return identify
+
+
+def handle_faults(app: FastAPI, clock: Callable[[], float]) -> None:
     """Every fault of these routes in OpenAI's envelope, what the framework raises included."""
+    faults = FaultLog()
 
     @app.exception_handler(GatewayError)
     async def fault(request: Request, error: GatewayError) -> Response:
+        return _shown(request, envelope(error))
+
+    @app.exception_handler(HistoryError)
+    async def fault_of_the_history(request: Request, error: HistoryError) -> Response:
+        if isinstance(error, StoreFault) and not isinstance(error, LeaseLost | ConversationErased):
+            faults.note(error, now=clock())
         return _shown(request, envelope(error))
 
     @app.exception_handler(HTTPException)

@@ -7,6 +7,7 @@ A command's file imports nothing heavy at its head; what the command needs it im
 import typer
 
 from gateway.cli.check_config import check_config
+from gateway.cli.conversations import conversations
 from gateway.cli.keys import keys
 from gateway.cli.serve import serve
 from gateway.cli.train import train
@@ -32,3 +33,4 @@ app.command()(worker)
 app.command()(train)
 app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")
+app.add_typer(conversations, name="conversations")

@@ -10,6 +10,7 @@ thing that is wrong with it, not at every poll.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -41,6 +42,12 @@ log = structlog.get_logger()
 class _Model(msgspec.Struct):
     id: str
     max_model_len: int | None = None
+    meta: Any = None
+
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together, as vLLM, SGLang or llama.cpp say; else 0."""
+        own = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
+        return self.max_model_len or (own if isinstance(own, int) else 0)
 
 
 class _Models(msgspec.Struct):
@@ -196,7 +203,7 @@ def _learn_models(node: Node, body: bytes) -> None:
     node.models = frozenset(node.spec.models) & names if node.spec.models else names
     if missing := frozenset(node.spec.models) - names:
         raise _OtherModels(f"it does not serve {_listed(missing)}; it serves {_listed(names) or 'nothing'}")
-    node.max_context = max((model.max_model_len or 0 for model in listed), default=0) or None
+    node.max_context = max((model.context() for model in listed), default=0) or None
 
 
 def _learn_load(node: Node, metrics: bytes, dialect: Dialect) -> None:

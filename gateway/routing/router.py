@@ -35,6 +35,11 @@ class Router:
         """The node of that id."""
         return self._by_id[name]
 
+    def context(self, model: str) -> int:
+        """The shortest context among the nodes that serve a model, in tokens; 0 where none is known."""
+        known = (node.max_context for node in self._by_id.values() if model in node.models)
+        return min((context for context in known if context), default=0)
+
     def held(self, links: Sequence[bytes], now: float) -> dict[str, int]:
         """Per node, the tokens it should still hold of a prompt with these links."""
         return self._ledger.held(reversed(links), since=now - self._rules.retention_s)

@@ -19,7 +19,8 @@ if refusal then
   return refusal
 end
 local stored = redis.call(
-  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories', 'base'
+  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories', 'base',
+  'past'
 )
 local base, done = tonumber(stored[9] or 0), stored[3] or ','
 local old_count, old_cut, branch_count = tonumber(stored[4] or 0), tonumber(stored[5] or 0), tonumber(stored[6] or 0)
@@ -100,6 +101,14 @@ if keep < old_count then
 else
   cut = math.max(old_cut, wanted_cut or old_cut)
 end
+-- See `store_rules.marked`.
+local number, reach = string.match(stored[10] or '0 0', '^(%d+) (%d+)$')
+number, reach = tonumber(number), tonumber(reach)
+if keep < reach then
+  number, reach = number + 1, cut
+else
+  reach = math.max(reach, cut)
+end
 if field_count > 0 then
   redis.call('HSET', meta, unpack(ARGV, 15, first_turn - 1))
 end
@@ -111,7 +120,7 @@ while select(2, string.gsub(done, ',', '')) > remembered + 1 do
   done = string.gsub(done, '^,[^,]*', '', 1)
 end
 redis.call(
-  'HSET', meta, 'turn_count', count, 'cut', cut, 'branches', branch_count, 'done', done,
+  'HSET', meta, 'turn_count', count, 'cut', cut, 'past', digits(number) .. ' ' .. digits(reach), 'branches', branch_count, 'done', done,
   'created_at', stored[7] or at, 'updated_at', at
 )
 redis.call('HDEL', meta, 'owner', 'until')

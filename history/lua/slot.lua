@@ -4,7 +4,7 @@
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
   'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'memory_version',
-  'branches', 'base', 'metadata', 'binding', 'created_at', 'updated_at',
+  'branches', 'past', 'base', 'metadata', 'binding', 'created_at', 'updated_at',
 }
 
 local function server_ms()

@@ -77,7 +77,9 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
     def broken() -> Any:
         raise RuntimeError("a secret")
 
+    unused: Any = None
     app = admin_app(
+        conversations=unused,
         nodes=broken,
         authenticator=Everybody(),
         readiness=Readiness(broken, ping),

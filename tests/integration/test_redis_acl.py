@@ -139,7 +139,7 @@ async def test_user_reaches_nothing_else(valkey: Valkey) -> None:
     with asking(valkey) as client:
         client.execute_command("ACL", "SETUSER", "friendo", "-hset")
     store = RedisStore(place)
-    with pytest.raises(StoreUnavailable, match="permission|can't run"):
+    with pytest.raises(StoreUnavailable, match=r"permission|can't run"):
         await store.begin(ConversationKey("t", "c"), Claim(owner="w", lease_ms=10_000, queue_limit=8))
     await store.close()
 

@@ -202,7 +202,10 @@ async def test_every_key_of_a_conversation_lives_as_long(valkey_url: str, raw: "
     await say(store, key, TURN, TURN)
     held = await begin(store, key)
     await store.commit(key, held.lease, Change(keep=1, append=(), at=1.0, save_branch=True))
-    names = ("meta", "turns", "digests", "branches")
+    await store.rate(key, "msg_1", b"up")
+    rated = await raw.pttl(conversation_keys(key).ratings)
+    await say(store, key, TURN)
+    names = ("meta", "turns", "digests", "branches", "ratings")
     keys = [getattr(conversation_keys(key), name) for name in names]
     expiries = {await raw.pexpiretime(name) for name in keys}
     left = await raw.pttl(keys[0])
@@ -211,6 +214,7 @@ async def test_every_key_of_a_conversation_lives_as_long(valkey_url: str, raw: "
     await store.close()
     await for_ever.close()
 
+    assert 3_500_000 < rated <= 3_600_000
     assert 1 == len(expiries)
     assert 3_500_000 < left <= 3_600_000
     assert {-1} == unbounded

@@ -3,7 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from history.archive_mark import ArchiveMark, marked
+from history.conversation import PastMark
+from history.store_rules import marked
 
 # What a commit does: how many turns it keeps, how many it appends, where it leaves the cut (each as a share).
 commits = st.lists(
@@ -17,7 +18,7 @@ def test_copies_with_the_same_number_are_true_before_the_cut(
 ) -> None:
     """Wherever branches leave and the cut goes, no copy under the current number holds a replaced turn."""
     turns: list[int] = []
-    cut, said, mark = 0, 0, ArchiveMark()
+    cut, said, mark = 0, 0, PastMark()
     copies: list[tuple[int, list[int]]] = []
     for share, appended, forward, is_branch in steps:
         keep = int(share * len(turns)) if is_branch else len(turns)
@@ -36,12 +37,12 @@ def test_copies_with_the_same_number_are_true_before_the_cut(
 
 def test_a_branch_inside_the_window_keeps_the_number() -> None:
     """Regenerating the last answer costs no index."""
-    assert marked(ArchiveMark(number=2, reach=42), keep=60, cut=42) == ArchiveMark(number=2, reach=42)
+    assert marked(PastMark(number=2, reach=42), keep=60, cut=42) == PastMark(number=2, reach=42)
 
 
 def test_a_branch_behind_the_reach_changes_it_even_where_the_cut_is_further_back() -> None:
     """The cut moved back to show older turns; a copy may still reach as far as the cut once did."""
-    back = marked(ArchiveMark(number=2, reach=42), keep=45, cut=25)
+    back = marked(PastMark(number=2, reach=42), keep=45, cut=25)
 
-    assert back == ArchiveMark(number=2, reach=42)
-    assert marked(back, keep=30, cut=10) == ArchiveMark(number=3, reach=10)
+    assert back == PastMark(number=2, reach=42)
+    assert marked(back, keep=30, cut=10) == PastMark(number=3, reach=10)
