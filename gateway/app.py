@@ -146,6 +146,7 @@ def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversation
         forks=Forks(editor, store, rules),
         upkeep=chat.upkeep,
         new_id=lambda: f"conv_{secrets.token_hex(16)}",
+        forget=edges.recaller.forget,
     )
 
 
@@ -156,21 +157,17 @@ def _doors(
     readiness: Readiness,
     ports: tuple[socket.socket, socket.socket],
 ) -> list[Door]:
-    telemetry = chat.telemetry
+    telemetry, max_body = chat.telemetry, settings.server.max_body_bytes
     protocol = chat_protocol(
         chat.answer,
         on_refused=lambda status: telemetry.counted("", status),
         clock=time.time,
-        max_body=settings.server.max_body_bytes,
+        max_body=max_body,
     )
     conversations = _conversations(settings, edges, chat)
+    who = identified(edges.authenticator, time.time)
     public = public_app(
-        conversations=ConversationRoutes(
-            conversations,
-            identified(edges.authenticator, time.time),
-            time.time,
-            max_body=settings.server.max_body_bytes,
-        ),
+        conversations=ConversationRoutes(conversations, who, time.time, max_body=max_body),
         roster=edges.roster,
         authenticator=edges.authenticator,
         readiness=readiness,

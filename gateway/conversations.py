@@ -13,9 +13,10 @@ from gateway.errors import BadRequest, NoSuchItem
 from gateway.keys.key import Caller, require
 from gateway.request import read_bare_request
 from gateway.upkeep import Upkeep
+from history.beginning import Owner, character_of
 from history.compactor import Outcome
 from history.conversation import Conversation, ConversationKey
-from history.editing import Editor, Owner, character_of
+from history.editing import Editor
 from history.errors import ConversationNotFound
 from history.export import exported_user
 from history.forking import Forks, Until
@@ -71,6 +72,8 @@ class Conversations:
     upkeep: Upkeep
     new_id: Callable[[], str]
     """Random; as nobody could guess."""
+    forget: Callable[[ConversationKey], None]
+    """Told of what was erased: it may be in the memory of this process."""
 
     async def create(self, tenant: str, draft: Draft) -> tuple[str, Conversation]:
         """A new conversation and its id."""
@@ -98,6 +101,7 @@ class Conversations:
         """Delete it; a turn that is being written is not stored."""
         await self.retrieve(key)
         await self.store.erase(key)
+        self.forget(key)
 
     async def page(self, key: ConversationKey, *, after: str | None, limit: int, newest_first: bool) -> Page:
         """The next items behind the one called `after`."""
@@ -121,8 +125,11 @@ class Conversations:
         change = edited.change
         if change is None:
             return Page(())
-        added = [
+        items = [
             item for at, turn in enumerate(change.append, start=change.keep) for item in items_of(turn, at)
+        ]
+        added = [
+            item for item in items if item.place.turn > change.keep or item.at_message >= edited.continued
         ]
         return Page(tuple(added))
 
@@ -212,7 +219,11 @@ class Conversations:
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase all of a user's conversations; how many there were."""
-        return await self.store.erase_user(tenant, user)
+        ids = await self.store.conversations_of(tenant, user)
+        erased = await self.store.erase_user(tenant, user)
+        for conversation_id in ids:
+            self.forget(ConversationKey(tenant, conversation_id))
+        return erased
 
     async def _find(self, key: ConversationKey, item_id: str, param: str) -> tuple[Item, int]:
         found = await find_item(self.store, key, item_id)

@@ -296,6 +296,11 @@ class Dialogues:
         self._keeper.drop(lease.owner)
         try:
             return await self._store.commit(key, lease, change)
+        except ConversationErased:
+            if change.user:
+                # It was in its user's index before it was anywhere else.
+                await self._store.unregister(key.tenant, change.user, key)
+            raise
         finally:
             self._line.wake(key)
 

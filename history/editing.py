@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from history.beginning import Owner
 from history.compaction import settled, shows_at
 from history.conversation import Conversation, ConversationKey, Lease, Turn
 from history.dialogue import Dialogues
 from history.grouping import Said, continues, turns_of
 from history.items import fresh_mark
 from history.lease_keeper import Stop
-from history.message import Message, visible_digest
+from history.message import Message
 from history.open_turn import Ask, sizes_of
 from history.ports import Begun, Change, ConversationStore
 from history.rules import DialogueRules
@@ -25,19 +26,14 @@ Plan = Callable[[Begun], Awaitable[Change | None]]
 """What is to be written, given what is there; None: nothing. A cut left out is set by the window's rule."""
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """Whose a conversation will be, if the change is the first thing that is kept of it."""
-
-    user: str = ""
-    character: str = ""
-
-
 class Edited(msgspec.Struct, frozen=True):
     """What came of a change: the conversation afterwards, and the change as it was written."""
 
     conversation: Conversation
     change: Change | None
     """None: there was nothing to change."""
+    continued: int = 0
+    """How many messages of its first turn were there before."""
 
 
 class Editor:
@@ -92,12 +88,14 @@ class Editor:
         owner: Owner | None = None,
     ) -> Edited:
         """Add messages at the end, and a persona in the place of the one there is."""
-        now = self._clock()
+        now, continued = self._clock(), 0
 
         async def plan(begun: Begun) -> Change:
             count = begun.conversation.turn_count
             last = await self._last(key, begun)
             head = last if said and continues(last, said[0]) else None
+            nonlocal continued
+            continued = len(head.messages) if head else 0
             groups = turns_of((Said(message, now) for message in said), head)
             return Change(
                 keep=count - (head is not None),
@@ -107,7 +105,8 @@ class Editor:
                 metadata=metadata,
             )
 
-        return await self.edit(key, plan, owner)
+        edited = await self.edit(key, plan, owner)
+        return replace(edited, continued=continued)
 
     async def _last(self, key: ConversationKey, begun: Begun) -> Turn | None:
         count = begun.conversation.turn_count
@@ -140,11 +139,6 @@ class Editor:
             must_exist=owner is None,
             user=owner.user if owner else "",
         )
-
-
-def character_of(persona: bytes) -> str:
-    """The name of a character that nobody has named: its persona's digest, as in chat."""
-    return visible_digest(msgspec.json.decode(persona)).hex() if persona else ""
 
 
 def _go_on(_: Stop) -> None:

@@ -17,11 +17,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from history.beginning import Beginning, Owner
 from history.conversation import Conversation, Memory, Reply, Status, Turn
-from history.editing import Owner
 from history.errors import InvalidMessages
 from history.grouping import Grouped
-from history.growing import Beginning
 from history.import_events import Event, Line, Replaced, Start, Whole, Wrong
 from history.import_items import kept_message
 from history.message import DIGEST_SIZE

@@ -8,12 +8,13 @@ import contextlib
 
 import msgspec
 
+from history.beginning import Beginning, Owner
 from history.compaction import shows_at
 from history.conversation import Conversation, ConversationKey, Turn
-from history.editing import Editor, Owner
+from history.editing import Editor
 from history.errors import ConversationBusy, ConversationNotFound, StoreFault
 from history.grouping import Grouped
-from history.growing import Beginning, Growing
+from history.growing import Growing
 from history.items import Item, items_of, up_to
 from history.pages import pages
 from history.ports import ConversationStore

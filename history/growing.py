@@ -7,27 +7,17 @@ and nothing comes back that was erased.
 
 from collections.abc import Sequence
 
-import msgspec
 from msgspec.structs import replace
 
+from history.beginning import Beginning
 from history.conversation import Binding, ConversationKey, Memory, Turn
-from history.editing import Editor, Owner
+from history.editing import Editor
 from history.errors import ConversationErased, ConversationMismatch, ConversationNotFound
 from history.grouping import Grouped
 from history.ports import Begun, Branch, Change, ConversationStore, Learned
 
 CHUNK_TURNS = 200
 CHUNK_BYTES = 1_000_000
-
-
-class Beginning(msgspec.Struct, frozen=True):
-    """What a conversation begins with, before its turns."""
-
-    owner: Owner = Owner()
-    persona: bytes = b""
-    metadata: bytes = b""
-    created_at: float = 0.0
-    """Unix seconds; 0: now."""
 
 
 class Growing:

@@ -13,9 +13,8 @@ from typing import Any
 
 import msgspec
 
-from history.editing import Owner
+from history.beginning import Beginning, Owner
 from history.grouping import Group, Grouped, Said
-from history.growing import Beginning
 from history.import_events import Event, Start, Whole
 from history.memory import is_chinese
 from history.message import Message, message
@@ -28,6 +27,8 @@ _CHUNKS = (b"ccv3", b"chara")
 _USER = re.compile(r"\{\{user\}\}|<user>", re.IGNORECASE)
 _CHAR = re.compile(r"\{\{char\}\}|<bot>", re.IGNORECASE)
 _GONE = re.compile(r"\{\{original\}\}|\{\{//.*?\}\}|^<start>[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_MACRO = re.compile(r"\{\{.*?\}\}|<(?:user|bot|start)>", re.IGNORECASE)
+_CHINESE_USER = "用户"
 _LINES = re.compile(r"\n{3,}")
 _ENGLISH = {"personality": "Personality: ", "scenario": "Scenario: ", "mes_example": "How they talk:\n"}
 _CHINESE = {"personality": "性格：", "scenario": "场景：", "mes_example": "对话示例：\n"}
@@ -122,10 +123,10 @@ def _texts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _persona(fields: dict[str, Any], name: str) -> str:
     texts = {part: _text(fields, part) for part in _PARTS}
-    chinese = is_chinese(" ".join(texts.values()))
-    labels = _CHINESE if chinese else _ENGLISH
+    user = _somebody(" ".join(texts.values()))
+    labels = _CHINESE if user == _CHINESE_USER else _ENGLISH
     parts = [labels.get(part, "") + text for part, text in texts.items() if text]
-    return _filled("\n\n".join(parts) or name, name, "用户" if chinese else "the user")
+    return _filled("\n\n".join(parts) or name, name, user)
 
 
 def _greetings(fields: dict[str, Any]) -> list[str]:
@@ -136,7 +137,7 @@ def _greetings(fields: dict[str, Any]) -> list[str]:
 
 
 def _somebody(text: str) -> str:
-    return "用户" if is_chinese(text) else "the user"
+    return _CHINESE_USER if is_chinese(_MACRO.sub("", text)) else "the user"
 
 
 def _filled(text: str, name: str, user: str) -> str:

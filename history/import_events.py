@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from history.beginning import Beginning
 from history.conversation import Memory
 from history.errors import InvalidMessages
 from history.grouping import Group, Grouped, Said
-from history.growing import Beginning
 from history.ports import Branch
 
 Line = tuple[int, bytes]

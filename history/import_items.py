@@ -64,7 +64,7 @@ def _message(item: Fields, number: int) -> Fields:
     role = item.get("role")
     if role in ("tool", "function"):  # a chat message, not an item
         return {name: value for name, value in item.items() if name != "type"}
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise _wrong(number, f"role must be one of {', '.join(sorted(_ROLES))}", "role")
     kept = {"role": role, "content": _content(item.get("content"), number)}
     for name in ("tool_calls", "function_call", "name"):
@@ -91,7 +91,7 @@ def _content(content: Any, number: int, field: str = "content") -> Any:
 def _part(part: Any, number: int, field: str) -> Fields:
     if not isinstance(part, dict):
         raise _wrong(number, "a content part is an object", field)
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind in _TEXTS:
         return {"type": "text", "text": _text(part, "text", number, f"{field}.")}
     if kind == "refusal":

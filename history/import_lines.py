@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from history.beginning import Beginning
 from history.errors import InvalidMessages
 from history.grouping import Said
-from history.growing import Beginning
 from history.import_events import Event, Line, Start, Utterance, Wrong
 from history.import_items import Numbered, chat_messages, kept_message
 from history.message import Message, is_persona

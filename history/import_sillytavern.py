@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
+from history.beginning import Beginning
 from history.errors import InvalidMessages
 from history.grouping import Said
-from history.growing import Beginning
 from history.import_events import Event, Line, Start, Utterance, Wrong
 from history.message import Message, message
 

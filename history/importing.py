@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 from msgspec.structs import replace
 
+from history.beginning import Owner, character_of
 from history.conversation import ConversationKey
-from history.editing import Editor, Owner, character_of
+from history.editing import Editor
 from history.errors import ConversationMismatch
 from history.growing import Growing
 from history.import_events import Event, Replaced, Start, Whole, grouped

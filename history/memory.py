@@ -30,6 +30,8 @@ _REFUSAL_CHARS = 240
 _FACTS_LINE = re.compile(r"^[\s#*]*(?:facts|事实)\s*[*]*\s*[:：]?[\s*]*$", re.IGNORECASE | re.MULTILINE)
 _SUMMARY_LINE = re.compile(r"^[\s#*]*(?:summary|摘要)\s*[*]*\s*[:：]?[\s*]*", re.IGNORECASE)
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_LANGUAGE_CHARS = 400
+_LETTER = re.compile(r"[^\W\d_]")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -56,21 +58,21 @@ def block(memory: Memory) -> str:
     return "\n".join(lines)
 
 
-def head(persona: bytes, memory: Memory | None) -> bytes:
-    """The first message of a prompt: persona and memory in one, as many templates allow only one.
+def head(persona: bytes, memory: str) -> bytes:
+    """The first message of a prompt: persona and the memory's block in one, as many templates allow only one.
 
     Without a memory the persona's own bytes, which all users of a character share; empty without either.
     """
-    if memory is None:
+    if not memory:
         return persona
     if not persona:
-        return msgspec.json.encode({"role": "system", "content": block(memory)})
+        return msgspec.json.encode({"role": "system", "content": memory})
     fields = msgspec.json.decode(persona)
     content = fields.get("content")
     if isinstance(content, list):
-        fields["content"] = [*content, {"type": "text", "text": f"\n\n{block(memory)}"}]
+        fields["content"] = [*content, {"type": "text", "text": f"\n\n{memory}"}]
     else:
-        fields["content"] = f"{content}\n\n{block(memory)}" if content else block(memory)
+        fields["content"] = f"{content}\n\n{memory}" if content else memory
     return msgspec.json.encode(fields)
 
 
@@ -104,9 +106,10 @@ def renewed(before: Memory | None, notes: Notes, *, max_facts: int) -> Notes:
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a text is mostly written in Chinese, Japanese or Korean characters."""
-    letters = sum(character.isalpha() for character in text)
-    return bool(letters) and len(_CJK.findall(text)) * 2 > letters
+    """Whether a text is mostly written in Chinese, Japanese or Korean characters, by its beginning."""
+    sample = text[:_LANGUAGE_CHARS]
+    letters = len(_LETTER.findall(sample))
+    return bool(letters) and len(_CJK.findall(sample)) * 2 > letters
 
 
 def _listed(text: str) -> Iterable[str]:

@@ -289,9 +289,23 @@ class MemoryStore:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
         check_user(tenant, user)
         check_key(key)
-        if self._tombstones.get((tenant, user), self._now_ms()) > self._now_ms():
+        if self._is_buried(tenant, user):
             raise ConversationErased("this user was erased; nothing new is kept for it today")
         self._index.setdefault((tenant, user), {})[key.id] = None
+
+    def _is_buried(self, tenant: str, user: str) -> bool:
+        return self._tombstones.get((tenant, user), self._now_ms()) > self._now_ms()
+
+    async def unregister(self, tenant: str, user: str, key: ConversationKey) -> None:
+        """Take it out of the index again, unless there is such a conversation or one is being begun."""
+        check_user(tenant, user)
+        check_key(key)
+        kept, listed = self._kept.get(key), self._index.get((tenant, user), {})
+        if key.id not in listed:
+            return
+        del listed[key.id]
+        if kept is not None and kept.fence and not self._is_buried(tenant, user):
+            listed[key.id] = None
 
     async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
         """The ids in the user's index, oldest first."""

@@ -63,7 +63,7 @@ def parse_messages(raw: bytes) -> tuple[Message, ...]:
 def message(fields: dict[str, Any], position: int = 0) -> Message:
     """One message from its decoded fields; `position` is its index in the request, for errors."""
     role = fields.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         expected = ", ".join(sorted(_ROLES))
         raise InvalidMessages(f"role must be one of {expected}", param=f"messages[{position}].role")
     _check_content(fields, position)

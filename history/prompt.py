@@ -31,10 +31,11 @@ class Prompt(msgspec.Struct, frozen=True):
 
 def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
     """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new."""
-    first = head(persona, memory)
+    remembered = block(memory) if memory else ""
+    first = head(persona, remembered)
     said = [message for turn in turns for message in turn.messages]
     said.extend(new)
-    heads = [part for part in (persona, block(memory).encode() if memory else b"") if part]
+    heads = [part for part in (persona, remembered.encode()) if part]
     messages = (first, *said) if first else tuple(said)
     stable = bool(first) + sum(len(turn.messages) for turn in turns)
     return Prompt(messages=messages, stable=stable, parts=(*heads, *said))

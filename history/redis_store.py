@@ -242,6 +242,15 @@ class RedisStore:
         if status != b"ok":
             raise ConversationErased("this user was erased; nothing new is kept for it today")
 
+    async def unregister(self, tenant: str, user: str, key: ConversationKey) -> None:
+        """Take it out of the index again, unless there is such a conversation or one is being begun."""
+        index, meta = user_keys(tenant, user), conversation_keys(key).meta
+        if not await self._link.command("ZREM", index.conversations, encode_id(key.id)):
+            return
+        if await self._link.command("EXISTS", meta):
+            # Whoever has begun it may have found it in the index: there it has to stay, to be found again.
+            await self._link.run(self._scripts["register"], index, encode_id(key.id))
+
     async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
         """The ids in the user's index, oldest first."""
         ids = await self._link.command("ZRANGE", user_keys(tenant, user).conversations, 0, -1)
@@ -249,14 +258,8 @@ class RedisStore:
 
     async def erase(self, key: ConversationKey) -> None:
         """Delete a conversation, also from its user's index, and fence its writers."""
-        user = await self._erase_slot(key)
-        if not user:
-            return
-        index = user_keys(key.tenant, user)
-        await self._link.command("ZREM", index.conversations, encode_id(key.id))
-        if await self._link.command("EXISTS", conversation_keys(key).meta):
-            # Somebody has begun it anew and found it in the index: there it has to stay, to be found again.
-            await self._link.run(self._scripts["register"], index, encode_id(key.id))
+        if user := await self._erase_slot(key):
+            await self.unregister(key.tenant, user, key)
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were.

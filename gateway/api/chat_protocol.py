@@ -196,7 +196,7 @@ class ChatProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         path = self.url.partition(b"?")[0]
-        anew = _ANEW.fullmatch(path)
+        anew = None if path == CHAT_PATH else _ANEW.fullmatch(path)
         if (path != CHAT_PATH and anew is None) or self.parser.get_method() != b"POST":
             super().on_headers_complete()
             return

@@ -120,9 +120,10 @@ def _parts(content: Any) -> list[Fields]:
 def _without_tail(parts: list[Fields]) -> list[Fields]:
     """What the client said, without what the gateway has put behind it for the model."""
     *before, last = parts
-    if last.get("type") != "text":
+    said = last.get("text") if last.get("type") == "text" else None
+    text = spoken(said) if isinstance(said, str) else said
+    if text == said:
         return parts
-    text = spoken(last["text"])
     return [*before, {**last, "text": text}] if text or not before else before
 
 

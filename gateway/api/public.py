@@ -1,4 +1,4 @@
-"""The data plane's routes that are not hot: models, conversations, health. Chat completions never come here."""
+"""The data plane's routes that are not hot: models, conversations, health. Chat completions never come."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

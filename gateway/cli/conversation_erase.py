@@ -42,8 +42,10 @@ async def _scanned(opened_store: Opened, tags: set[bytes]) -> Scanned:
     from rich.progress import Progress
 
     store = opened_store.settings.store
-    async with redis_client(store.place, timeout_s=store.timeout_s) as client:
-        total = await client.dbsize()
+    total: int | None = None
+    if store.place.kind != "cluster":  # there each server knows its own number only
+        async with redis_client(store.place, timeout_s=store.timeout_s) as client:
+            total = await client.dbsize()
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("Looking at every key", total=total)
         return await scan(

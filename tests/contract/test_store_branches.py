@@ -1,4 +1,4 @@
-"""Branches of a conversation, and what somebody thinks of its items: kept beside the turns, found by place."""
+"""Branches of a conversation, and ratings of its items: kept beside the turns, found by their place."""
 
 import pytest
 

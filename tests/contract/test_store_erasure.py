@@ -66,6 +66,20 @@ async def test_erase_takes_everything(stage: Stage) -> None:
         await stage.store.branch(stage.key(), 1)
 
 
+async def test_what_is_not_there_is_taken_out_of_the_index(stage: Stage) -> None:
+    """Nobody finds there what was erased before it was written; what is there, or is being begun, stays."""
+    await say(stage, stage.key("there"), "a")
+    await begun(stage, stage.key("begun"))
+    for conversation_id in ("there", "begun", "gone"):
+        await stage.store.register(stage.tenant, "u", stage.key(conversation_id))
+        await stage.store.unregister(stage.tenant, "u", stage.key(conversation_id))
+    await stage.store.unregister(stage.tenant, "u", stage.key("never was"))
+    await stage.store.unregister(stage.tenant, "nobody", stage.key("there"))
+
+    assert await stage.store.conversations_of(stage.tenant, "u") == ("there", "begun")
+    assert await stage.store.conversations_of(stage.tenant, "nobody") == ()
+
+
 async def test_erased_user_leaves_nothing_and_gets_nothing_new(stage: Stage) -> None:
     """Every conversation goes, also the one whose first turn is being written, and none is added."""
     for conversation_id in ("b", "a", "{c}"):

@@ -63,7 +63,7 @@ commands = st.sampled_from(
         *["turn"] * 5,
         *["fitting", "renew", "release", "pass"] * 3,
         *["remember", "shed", "restore"] * 4,
-        *["commit", "repeat", "leave", "register", "rebind", "describe", "rate"] * 2,
+        *["commit", "repeat", "leave", "register", "unregister", "rebind", "describe", "rate"] * 2,
         *["read", "branch", "branches_at", "ratings", "digests", "conversations_of", "erase", "erase_user"],
     ]
 ).flatmap(lambda name: st.tuples(st.just(name), *ARGUMENTS[name]))
@@ -99,6 +99,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "restore": (places, st.integers(1, 3), st.sampled_from([0, 0, 0, 1])),
     "describe": (places, st.sampled_from([b"", b'{"c":1}'])),
     "register": (places, users),
+    "unregister": (places, users),
     "conversations_of": (users,),
     "erase_user": (users,),
     "pass": (places, st.sampled_from([1_500, 4_000, 11_000])),
@@ -130,6 +131,7 @@ class Pair:
                 await age(self.raw, each, rest[0])
             return None, None
         own = {
+            "unregister": self.unregister,
             "shed": self.shed,
             "restore": self.restore,
             "register": self.register,
@@ -150,6 +152,10 @@ class Pair:
         answers = await self.obey("begin", place, claim)
         began = isinstance(answers[0], Begun) and answers[0] == answers[1]
         return await self.obey("fitting", place, change) if began else answers
+
+    async def unregister(self, place: int, user: str) -> tuple[Any, Any]:
+        key = self.keys[place]
+        return await self.both(lambda store: store.unregister(key.tenant, user, key))
 
     async def register(self, place: int, user: str) -> tuple[Any, Any]:
         key = self.keys[place]

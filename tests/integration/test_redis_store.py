@@ -80,11 +80,13 @@ async def test_turn_costs_two_round_trips_and_the_same_bytes_at_any_length(
         trips, size = -store.round_trips, -await returned_bytes(raw)
         await say(store, key, TURN)
         trips, size = trips + store.round_trips, size + await returned_bytes(raw) - idle
-        # The counters themselves have more digits in a longer dialogue.
-        costs[length] = (trips, round(size, -2))
+        costs[length] = (trips, size)
+    sizes = [size for _, size in costs.values()]
 
-    assert dict.fromkeys(costs, (2, costs[10][1])) == costs
-    assert costs[10][1] < 2 * WINDOW * len(TURN.messages[0])
+    assert {2} == {trips for trips, _ in costs.values()}
+    # The counters themselves have more digits in a longer dialogue.
+    assert max(sizes) - min(sizes) < 40
+    assert max(sizes) < 2 * WINDOW * len(TURN.messages[0])
 
 
 async def test_first_script_call_costs_one_more(valkey: Valkey) -> None:

@@ -19,6 +19,7 @@ from gateway.errors import (
     NodeBusy,
     NodeFault,
     NodesDown,
+    NoSuchItem,
     OperatorFault,
     OutOfTime,
     TooLarge,
@@ -49,6 +50,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
 KEYWORDS: dict[str, dict[str, object]] = {
     "EngineRefused": {"status": 422, "code": None, "param": None},
     "ConversationBusy": {"retry_after_ms": 5},
+    "NoSuchItem": {"param": "item_id"},
 }
 AT_START = {"BadPepper", "KeyStoreUnavailable"}
 """Raised while a process starts or a command runs; the keyring keeps the second from requests."""
@@ -89,6 +91,7 @@ def test_every_fault_has_an_envelope_of_its_own(kind: type[Exception]) -> None:
         (HeadTooLarge(5), 431, "request_header_too_large", False),
         (HeadStalled(20.0), 408, "request_timeout", True),
         (UnknownModel("m"), 404, "model_not_found", False),
+        (NoSuchItem("no such item", param="item_id"), 404, "not_found", False),
         (EngineRefused("no", status=422, code="x", param=None), 422, "x", False),
         (InvalidKey(), 401, "invalid_api_key", False),
         (NotAllowed("the scope 'admin'"), 403, "permission_denied", False),

@@ -57,8 +57,8 @@ def test_without_a_memory_the_persona_keeps_its_own_bytes() -> None:
     """All users of a character share them in the cache."""
     persona = b'{"role":"system","content":"Luna \\u00e9"}'
 
-    assert head(persona, None) == persona
-    assert head(b"", None) == b""
+    assert head(persona, "") == persona
+    assert head(b"", "") == b""
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_without_a_memory_the_persona_keeps_its_own_bytes() -> None:
 )
 def test_persona_and_memory_are_one_message(persona: bytes) -> None:
     """Many chat templates allow only one system message; its role and its form stay."""
-    first = msgspec.json.decode(head(persona, memory("They met.", "Her cat is Pixel.")))
+    first = msgspec.json.decode(head(persona, block(memory("They met.", "Her cat is Pixel."))))
 
     before = msgspec.json.decode(persona) if persona else {"role": "system", "content": ""}
     assert first["role"] == before["role"]

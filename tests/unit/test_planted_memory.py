@@ -70,7 +70,7 @@ def test_no_planted_instruction_changes_the_persona_or_leaves_its_block(way: str
         assert notes is not None
         memory = Memory(covers_to=1, version=1, summary=notes.summary, facts=notes.facts)
 
-        content = msgspec.json.decode(head(persona, memory))["content"]
+        content = msgspec.json.decode(head(persona, block(memory)))["content"]
 
         assert content.startswith(PERSONA["content"] + "\n\n<memory>\n")
         assert content.endswith("\n</memory>")
