@@ -15,7 +15,7 @@ from bench.fleet.prompt import Extent
 class ExtentCache:
     """Stored blocks by extent. Free, pinned and reserved blocks never exceed `capacity`."""
 
-    __slots__ = ("_free", "_pinned", "_room", "capacity", "evicted", "free_blocks", "horizon", "pinned_blocks")
+    __slots__ = ("_free", "_pinned", "_room", "capacity", "evicted", "evicted_until", "free_blocks", "pinned_blocks")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -26,8 +26,8 @@ class ExtentCache:
         self.pinned_blocks = 0
         """Held by running requests, reserved ones included."""
         self.evicted = 0
-        self.horizon = float("inf")
-        """How long the block evicted last had not been used."""
+        self.evicted_until = float("-inf")
+        """When the block evicted last had been used last: what was used later is still there."""
 
     def stored(self, extent: int) -> int:
         """Blocks of an extent."""
@@ -81,7 +81,7 @@ class ExtentCache:
         self.pinned_blocks += freed + needed
         excess = self.pinned_blocks + self.free_blocks - self.capacity
         if excess > 0:
-            self._evict(excess, now)
+            self._evict(excess)
         return hit
 
     def release(
@@ -126,11 +126,11 @@ class ExtentCache:
         self._free[name] = (blocks + self._free.get(name, (0, 0.0))[0], now)
         self.free_blocks += blocks
 
-    def _evict(self, excess: int, now: float) -> None:
+    def _evict(self, excess: int) -> None:
         self.evicted += excess
         while excess > 0:
             name, (blocks, at) = next(iter(self._free.items()))
-            self.horizon = now - at
+            self.evicted_until = at
             if blocks > excess:
                 self._free[name] = (blocks - excess, at)
                 self.free_blocks -= excess

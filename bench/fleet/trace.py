@@ -62,8 +62,11 @@ class Trace:
     def request(self, source: object, now: float) -> Request:
         """A recorded request."""
         assert isinstance(source, _Recorded)
-        is_followup = source.parent >= 0
-        reusable = self._requests[source.parent].complete() if is_followup else 0
+        reusable = before = 0
+        if source.parent >= 0:
+            parent = self._requests[source.parent]
+            reusable = parent.complete()
+            before = min(parent.line.input_length + parent.line.output_length, source.line.input_length - 1)
         prompt = Prompt(
             tokens=source.line.input_length,
             extents=source.extents,
@@ -72,6 +75,7 @@ class Trace:
             heads=((b"system", BLOCK),),
             answered=b"a" + source.links[-1],
             reusable=min(reusable, source.full()),
+            before=before,
             shared=1,
         )
         return Request(

@@ -4,11 +4,14 @@ import sys
 
 import msgspec
 
+from redis.exceptions import RedisError
+
 from gateway.cli.conversation_store import Opened, opened
+from gateway.errors import BadOption
 from history.conversation import ConversationKey
 from history.errors import ConversationNotFound
 from history.key_scan import Scanned, scan, tag_of_conversation
-from history.redis_client import redis_client
+from history.redis_client import reason, redis_client
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -32,7 +35,11 @@ async def erased(redis: str | None, tenant: str, conversation_id: str | None, us
             ids, count = (key.id,), 1
             await place.store.erase(key)
         tags = {tag_of_conversation(ConversationKey(tenant, one)) for one in ids}
-        scanned = await _scanned(place, tags)
+        try:
+            scanned = await _scanned(place, tags)
+        except RedisError as error:
+            done = f"{count} conversation(s) were erased"
+            raise BadOption(f"{done}, but the keys could not be looked at: {reason(error)}") from error
         listed = len(await place.store.conversations_of(tenant, user)) if user is not None else 0
     return Proof(count, scanned.looked_at, scanned.left + listed)
 

@@ -208,9 +208,10 @@ def read_batch(payload: bytes) -> Batch | Malformed:
 def token_ids(event: BlockStored) -> list[int] | None:
     """The tokens of the event's blocks, in order; None where it has none, or pairs (speculative decoding)."""
     try:
-        return _tokens.decode(event.token_ids)
+        tokens: list[int] | None = _tokens.decode(event.token_ids)
     except _UNREADABLE:
         return None
+    return tokens
 
 
 def with_rank(endpoint: str, rank: int) -> str:
@@ -264,7 +265,7 @@ def _from_row(raw: msgspec.Raw) -> KvEvent:
 
 def _type_of(raw: msgspec.Raw) -> str | None:
     """The type that an event gives itself, if it has one."""
-    kind = _Typed if _is_map(raw) else _TypedRow
+    kind: type[_Typed | _TypedRow] = _Typed if _is_map(raw) else _TypedRow
     try:
         return msgspec.msgpack.decode(raw, type=kind).type
     except _UNREADABLE:

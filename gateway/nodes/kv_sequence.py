@@ -1,4 +1,4 @@
-"""One publisher's batches put in order: what to book, what to ask for again, and when it is another publisher.
+"""One publisher's batches in order: what to book, what to ask for again, when it is another publisher.
 
 Engines number their batches from 0 at their start. So a number that goes back is a restart, a number that is
 skipped is a loss, and the loss may hide a restart: what is asked for again begins with the last batch that
@@ -64,7 +64,7 @@ class Counts:
     """Some of the types of events that are not known here."""
 
 
-class Sequence:
+class KvSequence:
     """Follows one node's batches and books them into its `Retention`.
 
     `take` a message; if it returns an `Ask`, bring what the publisher repeats (or nothing) to `fill` before

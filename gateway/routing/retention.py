@@ -95,7 +95,7 @@ def promise(expected_tokens: int, age_s: float, knowledge: Knowledge, gates: Gat
 
 
 class Retention:
-    """One node's cache as its events tell it. All times are this gateway's Unix seconds, and never go back."""
+    """One node's cache as its events tell it. Times are this gateway's Unix seconds, none before the last."""
 
     def __init__(self, rules: RetentionRules | None = None) -> None:
         self._rules = rules or RetentionRules()
@@ -119,7 +119,7 @@ class Retention:
     def cleared(self, at: float) -> None:
         """The cache was empty at `at`, and every event since is known: a flush, or the engine's start."""
         self._epoch += 1
-        self._cleared_at = self._vouched_from = at
+        self._cleared_at = self._vouched_from = max(at, self._cleared_at)
         self._leaves.clear()
         self._doubts = None
 
@@ -181,8 +181,8 @@ class Retention:
     def confirmed(self, placed_at: float, asked_at: float) -> None:
         """A request sent at `asked_at` found cached what was placed at `placed_at` and not used since.
 
-        So the cache was not cleared in between, whatever events were lost: doubts of that time are lifted. Nor
-        was anything evicted that was used later, whatever single leaf went early: the engine's order forbids.
+        So the cache was not cleared in between, whatever events were lost: doubts of that time are lifted.
+        Nor was anything evicted that was used later, even if a single leaf went early.
         """
         if placed_at <= self._cleared_at:
             return

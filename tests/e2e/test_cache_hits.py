@@ -17,10 +17,14 @@ from tests.gateway_process import Gateway, running_gateway
 TURNS = 16
 STEPPED = (
     *("--set", "history.rules.window.min_turns=4", "--set", "history.rules.window.max_turns=8"),
-    *("--set", "history.rules.compaction.enabled=false"),
+    *("--set", "history.rules.compaction.enabled=false", "--set", "history.rules.recall.enabled=false"),
+    *("--set", "history.upkeep.prewarm=false"),
 )
-"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice. What memory and pre-warm add: bench.cut_cost."""
-SLIDING = ("--set", "history.rules.window={policy: last_n, min_turns: 1, max_turns: 4}")
+"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice. What memory, recall and pre-warm add: bench.cut_cost."""
+SLIDING = (
+    *("--set", "history.rules.window={policy: last_n, min_turns: 1, max_turns: 4}"),
+    *STEPPED[4:],
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Whose conversations there are: the control plane over keys, tenants and users."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -39,8 +40,10 @@ def key(gateway: Gateway, valkey: Valkey, tenant: str, *scopes: str) -> str:
     return made
 
 
-def client(gateway: Gateway, api_key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=api_key, max_retries=0)
+@contextlib.contextmanager
+def client(gateway: Gateway, api_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=api_key, max_retries=0) as one:
+        yield one
 
 
 def admin(gateway: Gateway, api_key: str) -> httpx.Client:
@@ -62,9 +65,15 @@ def talk(one: openai.OpenAI, user: str, *texts: str) -> str:
 
 def test_tenants_users_and_operators(gateway: Gateway, valkey: Valkey) -> None:
     """Another tenant's id is no id; an operator sees whose there are, takes them out and erases them."""
-    ours = client(gateway, key(gateway, valkey, "ours"))
-    theirs = client(gateway, key(gateway, valkey, "theirs"))
-    operator = admin(gateway, key(gateway, valkey, "ops", "admin"))
+    with (
+        client(gateway, key(gateway, valkey, "ours")) as ours,
+        client(gateway, key(gateway, valkey, "theirs")) as theirs,
+        admin(gateway, key(gateway, valkey, "ops", "admin")) as operator,
+    ):
+        _play(ours, theirs, operator)
+
+
+def _play(ours: openai.OpenAI, theirs: openai.OpenAI, operator: httpx.Client) -> None:
     ids = [talk(ours, "ada/1", "one", "two"), talk(ours, "ada/1"), talk(ours, "ada/1", "three")]
     kept = talk(theirs, "ada/1", "mine")
     with pytest.raises(openai.NotFoundError):
@@ -91,7 +100,6 @@ def test_tenants_users_and_operators(gateway: Gateway, valkey: Valkey) -> None:
     with pytest.raises(openai.NotFoundError):
         ours.conversations.retrieve(ids[0])
     assert kept == theirs.conversations.retrieve(kept).id
-    operator.close()
 
 
 def test_the_control_plane_asks_for_its_own_scope(gateway: Gateway, valkey: Valkey) -> None:

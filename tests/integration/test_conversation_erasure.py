@@ -100,9 +100,16 @@ class Talk:
         assert self.client.conversations.delete(self.id).deleted
 
 
-def test_nothing_is_left_of_a_conversation(gateway: Gateway, valkey: Valkey) -> None:
+@pytest.fixture
+def talk(gateway: Gateway) -> Iterator[Talk]:
+    """A conversation of this test alone."""
+    one = Talk(gateway)
+    yield one
+    one.client.close()
+
+
+def test_nothing_is_left_of_a_conversation(talk: Talk, valkey: Valkey) -> None:
     """Turns, siblings, ratings, metadata, its place in the user's index; its fork stays."""
-    talk = Talk(gateway)
     fork = talk.post("fork")["id"]
     assert len(traces(valkey, talk.id)) > 3
     talk.erase()
@@ -111,9 +118,8 @@ def test_nothing_is_left_of_a_conversation(gateway: Gateway, valkey: Valkey) -> 
     assert len(traces(valkey, str(fork))) > 2
 
 
-def test_nothing_is_left_of_a_user(gateway: Gateway, valkey: Valkey) -> None:
+def test_nothing_is_left_of_a_user(talk: Talk, gateway: Gateway, valkey: Valkey) -> None:
     """Not even the name, though a mark stays for a day that keeps late writers away."""
-    talk = Talk(gateway)
     fork = str(talk.post("fork")["id"])
     answer = httpx.delete(f"{gateway.admin_url}/admin/users/{USER}", trust_env=False)
 
@@ -125,10 +131,9 @@ def test_nothing_is_left_of_a_user(gateway: Gateway, valkey: Valkey) -> None:
 
 @pytest.mark.parametrize("whole_user", [False, True])
 def test_nothing_is_left_of_a_turn_that_is_being_written(
-    gateway: Gateway, valkey: Valkey, stub: Stub, *, whole_user: bool
+    talk: Talk, gateway: Gateway, valkey: Valkey, stub: Stub, *, whole_user: bool
 ) -> None:
     """Its client is told, and nothing of it is stored afterwards."""
-    talk = Talk(gateway)
     body = {
         "model": "stub",
         "conversation": talk.id,
