@@ -79,7 +79,8 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
     admin_port = listen(server.admin_host, server.admin_port, "server.admin_port")
     async with _edges(settings, env) as edges, asyncio.TaskGroup() as tasks:
         keeper = LeaseKeeper(edges.store, clock=time.time)
-        readiness = Readiness(lambda: edges.roster.nodes, edges.store.ping)
+        needed = edges.store.ping if settings.history.on_outage == "fail_closed" else None
+        readiness = Readiness(lambda: edges.roster.nodes, needed)
         chat = _chat(settings, edges, keeper)
         background = [
             tasks.create_task(keeper.run()),

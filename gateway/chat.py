@@ -33,7 +33,14 @@ from gateway.upkeep import Upkeep
 from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
 from history.dialogue import Dialogues, Replay
-from history.errors import ConversationErased, HistoryError, InvalidMessages, LeaseLost, StoreFault
+from history.errors import (
+    ConversationErased,
+    HistoryError,
+    InvalidMessages,
+    LeaseLost,
+    StoreFault,
+    StoreUnavailable,
+)
 from history.incoming import ANEW, Incoming, read_incoming
 from history.lease_keeper import Stop
 from history.message import Message
@@ -123,7 +130,14 @@ class Chat:
         key = ConversationKey(tenant=caller.tenant, id=request.conversation or "")
         incoming = ANEW if call.regenerates is not None else read_incoming(request.messages)
         stopping = Stopping(asyncio.current_task())
-        opened = await self.dialogues.open(key, incoming, self._ask(request, incoming, stopping))
+        try:
+            opened = await self.dialogues.open(key, incoming, self._ask(request, incoming, stopping))
+        except StoreUnavailable:
+            if self.history.on_outage == "fail_closed" or not _stands_alone(incoming):
+                raise
+            self.telemetry.events["answered_without_memory"] += 1
+            await self._stateless(call, msgspec.structs.replace(request, forgets=True), caller, reply)
+            return
         if isinstance(opened, Replay):
             self.telemetry.events["replay"] += 1
             replay.send(opened.turn, request, reply, self._frame(call, request))
@@ -236,7 +250,7 @@ class Chat:
             held=prefix.held,
             prompt_tokens=prefix.prompt_tokens,
             bound_to=prefix.bound_to,
-            is_remembered=request.conversation is not None,
+            is_remembered=request.conversation is not None and not request.forgets,
             received_at=call.received_at,
             request_id=call.request_id,
             # An id of ours: engines take it for theirs, and two clients may send the same one.
@@ -253,6 +267,8 @@ class Chat:
         )
         if request.conversation is None:
             return headers
+        if request.forgets:
+            headers = (*headers, (b"x-friendo-memory", b"unavailable"))
         return (*headers, (b"x-session-id", request.conversation.encode("ascii", "backslashreplace")))
 
     def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
@@ -302,6 +318,11 @@ class Stopping:
         """The task goes on after all, to tell its client what happened."""
         if self._task is not None:
             self._task.uncancel()
+
+
+def _stands_alone(incoming: Incoming) -> bool:
+    """Whether a model can answer these messages without what came before."""
+    return any(message.role == "user" for message in incoming.messages) and not incoming.is_greeting
 
 
 def _send_body(job: Job, served: Served, reply: Reply) -> None:

@@ -92,6 +92,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     idempotency_key: str
     is_retry: bool
     body_hash: bytes
+    forgets: bool = False
+    """It names a conversation that cannot be reached, and is answered without it."""
 
 
 def read_request(

@@ -17,6 +17,7 @@ from gateway.config_file.forms import (
     host,
     node_address,
     port,
+    store_address,
 )
 from gateway.nodes.connection import Patience
 from gateway.routing.choice import RoutingRules
@@ -80,6 +81,8 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Let `prompt_cache_key` and `metadata.session_id` name a conversation."""
     on_disconnect: Literal["drop", "incomplete"] = "drop"
     """What becomes of a turn whose client left before the answer was complete."""
+    on_outage: Literal["fail_closed", "stateless"] = "fail_closed"
+    """While the store does not answer: refuse, or answer without any memory and say so in a header."""
     stateless: Literal["off", "window"] = "off"
     """What is done to the dialogue of a request without a conversation, unless its `x-history` says: with
     `window`, the turns that a conversation's window would not show are left out."""
@@ -102,12 +105,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _store_url(url: str) -> str:
-    try:
-        if url != "memory":
-            parse_place(url)
-    except ValueError as error:
-        return f"{error}, or memory"
-    return ""
+    wrong = store_address(url) if url != "memory" else ""
+    return f"{wrong}, or memory" if wrong else ""
 
 
 _DAY_S = 86_400

@@ -6,7 +6,7 @@ import msgspec
 
 from history.conversation import ConversationKey
 from history.redis_client import redis_client
-from history.redis_keys import conversation_keys, user_keys
+from history.redis_keys import conversation_keys
 from history.redis_place import RedisPlace
 
 _AT_ONCE = 1_000
@@ -48,8 +48,3 @@ def tag_of(name: bytes) -> bytes:
 def tag_of_conversation(key: ConversationKey) -> bytes:
     """The hash tag of everything that is kept of a conversation."""
     return tag_of(conversation_keys(key).meta)
-
-
-def index_of_user(tenant: str, user: str) -> bytes:
-    """The key of a user's index."""
-    return user_keys(tenant, user).conversations

@@ -76,13 +76,14 @@ class SimNode:
         block = self.card.block
         return min(self.cache.match(prompt.extents), (prompt.tokens - 1) // block) * block
 
-    def backlog(self) -> float:
-        """Seconds of prefill work that it has before a new request's."""
+    def wait(self, now: float) -> float:
+        """Seconds until a new request's prefill would begin: the work before it, or as long as others wait."""
         if self.prefilling is None and not self.waiting:
             return 0.0
-        work = self._left + self.card.prefill_work(0, 1) * self.queued_tokens
         per_token = self.card.prefill_s + self._decode_step() / self.card.chunk
-        return work * per_token
+        work = (self._left + self.queued_tokens) * per_token
+        is_blocked = self.prefilling is None
+        return max(work, now - self.waiting[0].arrived_at) if is_blocked else work
 
     def seconds_for(self, cached: int, uncached: int) -> float:
         """Seconds that a prompt's own prefill would take."""

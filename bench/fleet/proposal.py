@@ -1,256 +1,306 @@
-"""A proposal for the product's choice, to be measured beside it: one price for everything, in seconds.
+"""A choice for the product to adopt, as measured here beside the one it has: one price, in seconds of everybody.
 
-    seconds = wait + (1 + crowding) * uncached / rate + running * decode_s + 0.15 * k / (1 - k)
+    price = wait + (1 + full + waiting) * uncached / rate + running_s * running
+    wait  = max(tokens sent there before it / rate, how long the oldest request there has had no byte)
+
+`wait` is what this request waits for others; uncached tokens delay it, evict as much from a full node (`full`: 1)
+and delay all that wait there (`waiting`). So affinity grows stronger when the whole fleet is busy and gives
+way when one node is. The lowest price wins; within `tie_s` of it the binding, else rendezvous. The binding goes
+along. Every part can be switched off, to see what it is worth.
 """
 
-from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
+from bench.fleet.marks import Marks
 from bench.fleet.policy import Own, Policy, Sight
-from bench.fleet.prompt import Request
-from gateway.routing.ledger import Ledger, Placement
+from bench.fleet.prompt import Prompt, Request
 from gateway.routing.prefix import expected_tokens
 from gateway.routing.rendezvous import score
 
+_FIRST_RATE = 2000.0
+_RATE_TOKENS = 256
+_HORIZON_TOKENS = 1024
+_LONGEST_S = 1800.0
+_RECENT = 6
+POW = 3
+TIE = .1
+HOME = .1
 
-class Knobs(msgspec.Struct, frozen=True):
-    learns_horizon: bool = True
+
+class Pricing(msgspec.Struct, frozen=True):
+    """The proposal's rules; the defaults are the proposal."""
+
     crowding: float = 1.0
-    decode_s: float = 0.002
-    tolerance: float = 0.1
-    kv: float = 0.0
-    heads: bool = True
-    min_match: int = 0
-    gap_s: float = 200.0
-    fixed_crowding: bool = True
-    home_bias: float = 0.0
-    true_actual: bool = True
-    events: bool = True
-    homes: bool = True
-    live: bool = True
-    pooled: bool = True
-    queue: float = 1.0
-    hol: bool = True
-    early: bool = True
+    waiting_weight: float = 1.0
+    running_s: float = 0.002
+    tie_s: float = 0.1
+    knows_heads: bool = True
+    """Shared beginnings (persona, system prompt) are in the ledger too, not whole prompts only."""
+    knows_running: bool = True
+    """What is on its way counts as there; else a prefix is known when its request has ended."""
+    minds_oldest: bool = True
+    """The wait is at least that of the oldest request without a byte."""
+    horizon: Literal["events", "learned", "fixed"] = "learned"
+    """How a node's retention is known: from KV events, from cached tokens expected and got, or not at all."""
+    pools_rates: bool = True
+    """A node of which little is known is taken to be as fast as the others."""
+    presumes_home: bool = True
+    """What no ledger knows is presumed where rendezvous puts it: so replicas agree on stateless prompts."""
+    moves_binding: bool = True
+    """A turn that goes elsewhere takes its conversation along."""
 
 
-class _State:
-    __slots__ = ("foreign", "horizon", "order", "samples", "pending", "polls", "queue", "rate", "running", "since", "usage")
+class Home(msgspec.Struct, frozen=True, gc=False):
+    """A binding."""
 
-    def __init__(self) -> None:
-        self.queue: deque[int] = deque()
-        self.pending = 0
-        self.samples = 0
-        self.order = {}
-        self.since = 0.0
-        self.foreign = 0
-        self.running = 0
-        self.usage = 0.0
-        self.rate = 2000.0
-        self.horizon = 1800.0
-        self.polls = -1
+    node: int
+    prefix: bytes
+    tokens: int
+    at: float
 
 
-class Memo(msgspec.Struct):
+class _Sent(msgspec.Struct, gc=False):
+    """What was thought of a request when it was sent."""
+
     uncached: int
     expected: int
-    age: float
-    clean: bool
+    used_at: float
+    was_alone: bool
+    stays: bool
     link: bytes
 
 
+class _Lane:
+    """What one replica knows of a node."""
+
+    __slots__ = ("foreign", "horizon", "moved_at", "pending", "poll", "rate", "running", "samples", "unanswered")
+
+    def __init__(self) -> None:
+        self.unanswered: dict[int, tuple[float, int]] = {}  # request: when sent, uncached; the oldest first
+        self.pending = 0
+        self.moved_at = 0.0
+        self.foreign = 0
+        self.running = 0
+        self.rate = _FIRST_RATE
+        self.samples = 0
+        self.horizon = _LONGEST_S
+        self.poll = -1
+
+    def wait(self, now: float, rate: float, *, minds_oldest: bool) -> float:
+        """Seconds until what was sent before has its first byte."""
+        if not self.unanswered:
+            return 0.0
+        at, first = next(iter(self.unanswered.values()))
+        wait = max((self.pending - first) / rate, self.pending / rate - (now - self.moved_at))
+        return max(wait, now - at - first / rate) if minds_oldest else wait
+
+
 class Proposed(Own):
-    def __init__(self, sight: Sight, replica: int, bindings: dict, knobs: Knobs, replicas: int) -> None:
+    """One replica."""
+
+    def __init__(self, sight: Sight, replica: int, homes: dict[int, Home], rules: Pricing) -> None:
         super().__init__(sight, replica)
-        self.k = knobs
-        self.bindings = bindings
-        self.ledger = Ledger()
-        self.state = [_State() for _ in range(self.count)]
-        self.names = [f"node-{i}" for i in range(self.count)]
-        self.index = {n: i for i, n in enumerate(self.names)}
-        self.mean = 500.0
-        self.block = sight.nodes[0].card.block
-        self.moves = 0
-        self.live: dict = {}
-        self.fleet_rate = 2000.0
-        self.fleet_n = 0
-
-    def held(self, request: Request, now: float) -> dict[int, tuple[int, float]]:
-        """node -> tokens, age"""
-        found: dict[int, tuple[int, float]] = {}
-        prompt = request.prompt
-        links = prompt.links
-        bound = self.bindings.get(request.conversation) if request.conversation >= 0 else None
-        if bound is not None and bound[1] in links[-3:]:
-            found[bound[0]] = (bound[2], now - bound[3])
-            links = links[-6:]
-        for link in reversed(links):
-            for p in self.ledger._placements.get(link, ()):
-                j = self.index[p.node]
-                age = now - p.at
-                if age <= self.state[j].horizon and (j not in found):
-                    found[j] = (p.tokens, age)
-        if self.k.live:
-            for link, tokens in ((links[-1], prompt.tokens), *prompt.heads):
-                for j in self.live.get(link, ()):
-                    if found.get(j, (0, 0.0))[0] < tokens:
-                        found[j] = (tokens, 0.0)
-        if self.k.heads:
-            for link, tokens in prompt.heads:
-                for p in self.ledger._placements.get(link, ()):
-                    j = self.index[p.node]
-                    if j not in found and now - p.at <= self.state[j].horizon:
-                        found[j] = (tokens, now - p.at)
-        if self.k.homes and request.conversation < 0:
-            for link, tokens in prompt.heads:
-                if tokens >= 1024 and not any(t >= tokens for t, _ in found.values()):
-                    found[self.home(link)] = (tokens, 0.0)
-            if prompt.before and not any(t >= prompt.before // 2 for t, _ in found.values()):
-                found[self.home(b"".join(links[:2][-1:]))] = (prompt.before, 0.0)
-        return found
-
-    def home(self, key: bytes) -> int:
-        return max((j for j in self.all if self.up[j]), key=lambda j: score(key, self.names[j], 1.0))
+        self._rules = rules
+        self._homes = homes
+        self.marks = Marks()
+        self._lanes = [_Lane() for _ in range(self.count)]
+        self._names = [f"node-{node}" for node in range(self.count)]
+        self._block = sight.nodes[0].card.block
+        self._mean_uncached = 500.0
+        self._fleet_rate = _FIRST_RATE
+        self._fleet_samples = 0
 
     def choose(self, request: Request, now: float) -> int:
-        self.refresh(now)
-        held = self.held(request, now)
-        P = request.prompt.tokens
-        k = self.k
-        best = None
-        costs = []
-        for j in self.able(request):
-            s = self.state[j]
-            tokens, age = held.get(j, (0, 0.0))
-            if age > s.horizon or tokens < k.min_match:
-                tokens = 0
-            expected = expected_tokens(tokens, P, self.block)
-            un = P - expected
-            wait = 0.0
-            if s.queue:
-                r = self.rate(s)
-                wait = max((s.pending - s.queue[0]) / r, s.pending / r - (now - s.since))
-            wait += s.foreign * self.mean / self.rate(s)
-            if k.hol and s.order:
-                at, head = next(iter(s.order.values()))
-                wait = max(wait, now - at - head / self.rate(s))
-            crowd = k.crowding if k.fixed_crowding else k.crowding * 2.718 ** (-s.horizon / k.gap_s)
-            u = min(s.usage, .99)
-            rate = self.rate(s)
-            cost = wait + (1 + crowd + k.queue * (len(s.queue) + s.foreign)) * un / rate + max(s.running, self.running[j]) * k.decode_s + k.kv * u / (1 - u)
-            costs.append((cost, j, expected, un, wait))
-        low = min(costs)[0]
-        key = b"%d" % request.conversation if request.conversation >= 0 else b"".join(request.prompt.links[:2][-1:])
-        near = [c for c in costs if c[0] <= low + k.tolerance]
-        c = near[0] if len(near) == 1 else max(near, key=lambda c: score(key, self.names[c[1]], 1.0))
-        _, j, expected, un, wait = c
-        s = self.state[j]
-        tokens, age = held.get(j, (0, 0.0))
-        if not s.queue:
-            s.since = now
-        request.memo = Memo(un, tokens, age, clean=not s.queue and not s.foreign, link=request.prompt.links[-1])
-        if k.early:
-            p = request.prompt
-            self.ledger.note(p.links[-1], Placement(node=self.names[j], tokens=p.tokens, at=now))
-            if k.heads:
-                for link, t in p.heads:
-                    self.ledger.note(link, Placement(node=self.names[j], tokens=t, at=now))
-        s.order[id(request)] = (now, un)
-        if k.live:
-            p = request.prompt
-            for link in (p.links[-1], *(h for h, _ in p.heads)):
-                at = self.live.setdefault(link, {})
-                at[j] = at.get(j, 0) + 1
-        s.queue.append(un)
-        s.pending += un
-        return self.send(j)
-
-    def rate(self, s) -> float:
-        if not self.k.pooled:
-            return s.rate
-        return (s.samples * s.rate + 10 * self.fleet_rate) / (s.samples + 10)
-
-    def refresh(self, now: float) -> None:
-        for j, s in enumerate(self.state):
-            seen = self.sight.seen(j, now)
-            if seen.poll != s.polls:
-                s.polls = seen.poll
-                s.foreign = max(0, seen.waiting - len(s.queue))
-                s.running = seen.running
-                s.usage = seen.kv_usage
-                if self.k.events:
-                    s.horizon = min(1800.0, now - self.sight.nodes[j].cache.evicted_until)
-
-    def _leave(self, request: Request, now: float) -> None:
-        s = self.state[request.node]
-        m = request.memo
-        s.queue.remove(m.uncached)
-        del s.order[id(request)]
-        s.pending -= m.uncached
-        s.since = now
+        """The lowest price."""
+        self._refresh(now)
+        prompt, home = request.prompt, self._homes.get(request.conversation)
+        held = self._held(request, home, now)
+        prices: list[tuple[float, int]] = []
+        for node in self.able(request):
+            expected = expected_tokens(held[node][0], prompt.tokens, self._block) if node in held else 0
+            prices.append((self._price(node, prompt.tokens - expected, now), node))
+        cold = prompt.tokens / self._fleet_rate
+        low = min(prices)[0]
+        near = [node for price, node in prices if price <= low + TIE * cold]
+        homely = [node for price, node in prices if price <= low + HOME * cold]
+        if home is not None and home.node in homely:
+            node = home.node
+        else:
+            node = near[0] if len(near) == 1 else self._draw(_key(request), near)
+        self._note_sent(request, node, held.get(node, (0, 0.0)), home, now)
+        return self.send(node)
 
     def answered(self, request: Request, now: float) -> None:
+        """Its prefill is over."""
         self._leave(request, now)
-        m, s = request.memo, self.state[request.node]
-        # actual usage is known at the end in truth; here at the first byte
-        ttft = request.first_at - request.arrived_at
-        un = request.uncached() if self.k.true_actual else m.uncached
-        self.mean += .05 * (un - self.mean)
-        if un >= 256 and ttft > 0:
-            rate = un / ttft
-            if m.clean or rate > s.rate:
-                s.rate += max(.1, 1 / (s.samples + 1)) * (rate - s.rate)
-                s.samples += 1
-                self.fleet_rate += max(.02, 1 / (self.fleet_n + 1)) * (rate - self.fleet_rate)
-                self.fleet_n += 1
-        if self.k.learns_horizon and not self.k.events and m.expected > 2000 and m.age > 0:
-            got = request.cached_tokens
-            if got < .5 * m.expected:
-                if m.age < s.horizon:
-                    s.horizon += .2 * (m.age - s.horizon)
-            elif m.age > s.horizon * .5:
-                s.horizon += .1 * (max(m.age, s.horizon) * 1.1 - s.horizon)
 
     def ended(self, request: Request, now: float) -> None:
+        """Learn from the engine's usage; note what lies where."""
         super().ended(request, now)
-        if self.k.live:
-            p = request.prompt
-            for link in (p.links[-1] if not request.memo.link else request.memo.link, *(h for h, _ in p.heads)):
-                at = self.live[link]
-                at[request.node] -= 1
-                if not at[request.node]:
-                    del at[request.node]
-                    if not at:
-                        del self.live[link]
+        sent, prompt, node = _sent(request), request.prompt, request.node
+        for link in (sent.link, *(link for link, _ in self._heads(prompt))):
+            if self._rules.knows_running:
+                self.marks.done(link, node, now)
         if request.first_at < 0:
-            if request.memo is not None and request.excluded and request.memo.uncached in self.state[request.node].queue:
-                self._leave(request, now)
+            self._leave(request, now)
             return
+        self._learn(request, sent)
         if request.is_broken:
             return
-        name = self.names[request.node]
-        p = request.prompt
-        if p.answered:
-            t = p.tokens + request.output_tokens
-            self.ledger.note(p.answered, Placement(node=name, tokens=t, at=now))
-            if request.conversation >= 0:
-                old = self.bindings.get(request.conversation)
-                if old and old[0] != request.node: self.moves += 1
-                self.bindings[request.conversation] = (request.node, p.answered, t, now)
-        elif request.kind == "background" and request.output_tokens == 1:
-            self.bindings[request.conversation] = (request.node, p.links[-1], p.tokens, now)
-        self.ledger.note(p.links[-1], Placement(node=name, tokens=p.tokens, at=now))
-        if self.k.heads:
-            for link, tokens in p.heads:
-                self.ledger.note(link, Placement(node=name, tokens=tokens, at=now))
+        last = (sent.link, prompt.tokens)
+        self.marks.note(last[0], node, last[1], now)
+        for link, tokens in self._heads(prompt):
+            self.marks.note(link, node, tokens, now)
+        if prompt.answered:
+            last = (prompt.answered, prompt.tokens + request.output_tokens)
+            self.marks.note(last[0], node, last[1], now)
+        binds = prompt.answered if request.kind == "turn" else request.output_tokens == 1
+        if request.conversation >= 0 and binds and (sent.stays or self._rules.moves_binding):
+            self._homes[request.conversation] = Home(node=node, prefix=last[0], tokens=last[1], at=now)
 
     def lost(self, node: int) -> None:
+        """A node is away, and its cache with it."""
         super().lost(node)
-        self.state[node] = _State()
+        self.marks.forget(node)
+        self._lanes[node].horizon = _LONGEST_S
+
+    def _price(self, node: int, uncached: int, now: float) -> float:
+        rules, lane = self._rules, self._lanes[node]
+        rate = self._rate(lane)
+        wait = lane.wait(now, rate, minds_oldest=rules.minds_oldest)
+        wait += lane.foreign * self._mean_uncached / rate
+        waiting = len(lane.unanswered) + lane.foreign
+        full = rules.crowding if lane.horizon < _LONGEST_S else 0.0
+        weight = 1 + full + rules.waiting_weight * waiting
+        return wait + weight * uncached / rate + rules.running_s * max(lane.running, self.running[node])
+
+    def _rate(self, lane: _Lane) -> float:
+        if not self._rules.pools_rates:
+            return lane.rate
+        return (lane.samples * lane.rate + 10 * self._fleet_rate) / (lane.samples + 10)
+
+    def _held(self, request: Request, home: Home | None, now: float) -> dict[int, tuple[int, float]]:
+        """Per node: tokens of the prompt's prefix that it should have, and when they were used last."""
+        prompt, links = request.prompt, request.prompt.links
+        found: dict[int, tuple[int, float]] = {}
+        if home is not None and home.prefix in links[-3:]:
+            self._find(found, home.node, home.tokens, home.at, now)
+            links = links[-_RECENT:]
+        for link in reversed(links):
+            for node, tokens, at in self.marks.of(link):
+                self._find(found, node, tokens, at, now)
+        for link, tokens in self._heads(prompt):
+            for node, _, at in self.marks.of(link):
+                self._find(found, node, tokens, at, now)
+        if self._rules.presumes_home and request.conversation < 0:
+            self._presume(found, request)
+        return found
+
+    def _find(
+        self, found: dict[int, tuple[int, float]], node: int, tokens: int, at: float, now: float
+    ) -> None:
+        lane = self._lanes[node]
+        wait = 0.0 if self._rules.horizon == "events" else lane.wait(now, self._rate(lane), minds_oldest=True)
+        if self._rules.horizon == "learned":
+            age = max(0.0, now + wait - at)
+            import math
+            tokens = int(tokens / (1 + (age / lane.horizon) ** POW))
+        elif now + wait - at > lane.horizon:
+            return
+        if tokens > found.get(node, (0, 0.0))[0]:
+            found[node] = (tokens, min(at, now))
+
+    def _presume(self, found: dict[int, tuple[int, float]], request: Request) -> None:
+        prompt = request.prompt
+        longest = max((tokens for tokens, _ in found.values()), default=0)
+        for link, tokens in self._heads(prompt):
+            if tokens >= _HORIZON_TOKENS and tokens > longest:
+                found[self._draw(link, self.able(request))] = (tokens, float("inf"))
+        if prompt.before // 2 > longest:
+            found[self._draw(_key(request), self.able(request))] = (prompt.before, float("inf"))
+
+    def _heads(self, prompt: Prompt) -> Sequence[tuple[bytes, int]]:
+        return prompt.heads if self._rules.knows_heads else ()
+
+    def _draw(self, key: bytes, nodes: Sequence[int]) -> int:
+        return max(nodes, key=lambda node: score(key, self._names[node], 1.0))
+
+    def _note_sent(
+        self, request: Request, node: int, held: tuple[int, float], home: Home | None, now: float
+    ) -> None:
+        lane, prompt = self._lanes[node], request.prompt
+        uncached = prompt.tokens - expected_tokens(held[0], prompt.tokens, self._block)
+        request.memo = _Sent(
+            uncached=uncached,
+            expected=held[0],
+            used_at=held[1],
+            was_alone=not lane.unanswered and not lane.foreign,
+            stays=home is None or home.node == node or not self.up[home.node],
+            link=prompt.links[-1],
+        )
+        if not lane.unanswered:
+            lane.moved_at = now
+        lane.unanswered[id(request)] = (now, uncached)
+        lane.pending += uncached
+        if self._rules.knows_running:
+            for link, tokens in ((prompt.links[-1], prompt.tokens), *self._heads(prompt)):
+                self.marks.sent(link, node, tokens, now)
+
+    def _leave(self, request: Request, now: float) -> None:
+        lane = self._lanes[request.node]
+        _, uncached = lane.unanswered.pop(id(request), (now, 0))
+        lane.pending -= uncached
+        lane.moved_at = now
+
+    def _learn(self, request: Request, sent: _Sent) -> None:
+        lane, uncached = self._lanes[request.node], request.uncached()
+        self._mean_uncached += 0.05 * (uncached - self._mean_uncached)
+        seconds = request.first_at - request.arrived_at
+        rate = uncached / seconds
+        # Queueing only makes a rate look lower, so a higher one is always news.
+        if uncached >= _RATE_TOKENS and (sent.was_alone or rate > lane.rate):
+            lane.samples += 1
+            lane.rate += max(0.1, 1 / lane.samples) * (rate - lane.rate)
+            self._fleet_samples += 1
+            self._fleet_rate += max(0.02, 1 / self._fleet_samples) * (rate - self._fleet_rate)
+        age = request.first_at - sent.used_at
+        if self._rules.horizon == "learned" and sent.expected >= _HORIZON_TOKENS and age > 0:
+            was_there = request.cached_tokens >= sent.expected // 2
+            if not was_there and age < lane.horizon:
+                self._horizon(max(age, 0.8 * lane.horizon))
+            elif was_there and age > 0.5 * lane.horizon:
+                self._horizon(min(_LONGEST_S, 1.05 * max(age, lane.horizon)))
+
+    def _horizon(self, h):
+        for lane in self._lanes: lane.horizon = h
+
+    def _refresh(self, now: float) -> None:
+        for node, lane in enumerate(self._lanes):
+            seen = self.sight.seen(node, now)
+            if seen.poll == lane.poll:
+                continue
+            lane.poll = seen.poll
+            lane.foreign = max(0, seen.waiting - len(lane.unanswered))
+            lane.running = seen.running
+            if self._rules.horizon == "events":
+                lane.horizon = min(_LONGEST_S, now - self.sight.nodes[node].cache.evicted_until)
 
 
-def proposed(knobs: Knobs, sight: Sight, replicas: int) -> Sequence[Policy]:
-    b: dict = {}
-    return [Proposed(sight, i, b, knobs, replicas) for i in range(replicas)]
+def proposed(rules: Pricing, sight: Sight, replicas: int) -> Sequence[Policy]:
+    """So many replicas with one set of bindings."""
+    homes: dict[int, Home] = {}
+    return [Proposed(sight, replica, homes, rules) for replica in range(replicas)]
+
+
+def _key(request: Request) -> bytes:
+    if request.conversation >= 0:
+        return b"%d" % request.conversation
+    return b"".join(request.prompt.links[:2][-1:])
+
+
+def _sent(request: Request) -> _Sent:
+    assert isinstance(request.memo, _Sent)
+    return request.memo

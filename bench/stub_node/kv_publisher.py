@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 import zmq
@@ -119,7 +119,7 @@ class KvPublisher:
         """Where it repeats."""
         return f"tcp://{self.host}:{self.replay_port}"
 
-    async def __aenter__(self) -> "KvPublisher":
+    async def __aenter__(self) -> Self:
         self.start()
         return self
 

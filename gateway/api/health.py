@@ -12,10 +12,10 @@ from history.errors import StoreFault
 
 
 class Readiness:
-    """What has to hold for traffic to be welcome."""
+    """What has to hold for traffic to be welcome. `ping_store`: None where answers go on without a store."""
 
     def __init__(
-        self, nodes: Callable[[], tuple[Node, ...]], ping_store: Callable[[], Awaitable[None]]
+        self, nodes: Callable[[], tuple[Node, ...]], ping_store: Callable[[], Awaitable[None]] | None
     ) -> None:
         self._nodes = nodes
         self._ping_store = ping_store
@@ -27,7 +27,8 @@ class Readiness:
         if self.is_draining:
             found.append("draining")
         try:
-            await self._ping_store()
+            if self._ping_store is not None:
+                await self._ping_store()
         except StoreFault as fault:
             found.append(f"the store of dialogues: {without_quotes(str(fault))}")
         return found + _unserved(self._nodes())

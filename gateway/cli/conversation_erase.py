@@ -3,7 +3,6 @@
 import sys
 
 import msgspec
-
 from redis.exceptions import RedisError
 
 from gateway.cli.conversation_store import Opened, opened

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.app import conversation_archive, conversation_store
 from gateway.cli.settings_file import checked, read_settings
-from gateway.config_file.forms import redis_address
+from gateway.config_file.forms import store_address
 from gateway.errors import BadOption
 from gateway.settings import Settings
 from history.archived_store import with_archive
@@ -32,7 +32,7 @@ class Opened:
 async def opened(redis: str | None) -> AsyncIterator[Opened]:
     """The settings' store, or the one at this address; closed at the end. Raises `BadOption`."""
     if redis is not None:
-        checked("--redis", redis_address, redis)
+        checked("--redis", store_address, redis)
     overrides = [] if redis is None else [f"store.url={redis}"]
     settings = read_settings(None, os.environ, overrides)
     if settings.store.url == "memory":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.keys.key import Key, Scope
     from gateway.keys.ports import KeyStore
     from gateway.settings import Settings
+    from history.redis_place import RedisPlace
 
 T = TypeVar("T")
 keys = typer.Typer(help="API keys: make, show and revoke them.", no_args_is_help=True)
@@ -180,22 +181,21 @@ def _settings() -> "Settings":
 
 def _in_store(url: str | None, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
     """What `use` makes of the store at `url`, or at the settings' store."""
-    from gateway.config_file.forms import redis_address
     from gateway.errors import BadOption
+    from history.redis_place import parse_place
 
-    url = url or _settings().store.url
-    if wrong := redis_address(url):
-        raise BadOption(f"keys live in Redis, give its address with --redis: {wrong}")
-    return asyncio.run(_used(url, use))
+    try:
+        place = parse_place(url) if url else _settings().store.place
+    except ValueError as error:
+        raise BadOption(f"keys live in Redis, give its address with --redis: {error}") from error
+    return asyncio.run(_used(place, use))
 
 
-async def _used(url: str, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
-    from redis.asyncio import Redis
-
+async def _used(place: "RedisPlace", use: Callable[["KeyStore"], Awaitable[T]]) -> T:
     from gateway.keys.redis_keys import RedisKeys
+    from history.redis_client import redis_client
 
-    client = Redis.from_url(url, socket_timeout=_ANSWER_WITHIN_S, socket_connect_timeout=_ANSWER_WITHIN_S)
-    async with client:
+    async with redis_client(place, timeout_s=_ANSWER_WITHIN_S) as client:
         return await use(RedisKeys(client))
 
 

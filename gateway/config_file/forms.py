@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from history.redis_place import parse_place
+
 Form = Callable[[Any], str]
 
 _NODE = "expected a node's address like http://10.0.0.1:8000"
@@ -48,7 +50,7 @@ def node_address(url: str) -> str:
 
 
 def redis_address(url: str) -> str:
-    """An address as redis-py reads it, without what it would ignore (a database that is no number).
+    """One server's address as redis-py reads it, without what it would ignore (a database that is no number).
 
     Of what may follow a `?`, only what says where and whom: timeouts are settings, and a name that redis-py
     does not know would fail at the first call.
@@ -67,6 +69,15 @@ def redis_address(url: str) -> str:
         databases.append(path or "0")
         has_place = bool(parts.hostname) and parts.port != 0
     return "" if has_place and all(map(_DATABASE.fullmatch, databases)) else _REDIS
+
+
+def store_address(url: str) -> str:
+    """Where dialogues and keys may live: one server, a cluster, or a master behind sentinels."""
+    try:
+        parse_place(url)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def header_text(text: str) -> str:

@@ -146,8 +146,8 @@ class KvFeed:
 
     async def _follow(self) -> None:
         subscription = self._context.socket(zmq.SUB)
+        monitor = subscription.get_monitor_socket(_WATCHED)
         try:
-            monitor = subscription.get_monitor_socket(_WATCHED)
             self._open(subscription)
             self._fault = ""
             async with asyncio.TaskGroup() as tasks:
@@ -155,6 +155,7 @@ class KvFeed:
                 tasks.create_task(self._read(subscription))
         finally:
             subscription.disable_monitor()
+            monitor.close(linger=0)
             subscription.close(linger=0)
             self._unlink()
 

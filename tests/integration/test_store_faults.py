@@ -8,7 +8,8 @@ import httpx
 import pytest
 import redis
 
-from tests.gateway_process import Gateway, Stub, running_gateway
+from tests.conftest import Valkey
+from tests.gateway_process import Gateway, Stub, running_gateway, until
 from tests.raw_http import CHAT, chat
 
 
@@ -66,3 +67,40 @@ def test_store_that_is_away_is_called_that_and_may_be_tried_again(stub: Stub, un
     assert ("StoreUnavailable", "error") == (line["fault"], line["level"])
     assert str(unused_port) in str(line["text"])
     assert any("store of dialogues" in problem for problem in problems)
+
+
+def test_without_a_store_answers_may_go_on_and_say_what_they_lack(stub: Stub, unused_port: int) -> None:
+    """`on_outage: stateless`: only what was sent is known, a header says so, and traffic is welcome."""
+    options = ("--redis", f"redis://127.0.0.1:{unused_port}/0", "--set", "history.on_outage=stateless")
+    with running_gateway(f"vllm={stub.url}", options=options) as gateway:
+        answers = [ask(gateway, "c"), ask(gateway, "c", "and now?")]
+        tool = {"model": "stub", "messages": [{"role": "tool", "tool_call_id": "1", "content": "42"}]}
+        result = httpx.post(gateway.url + CHAT, json=tool, headers={"x-session-id": "c"}, trust_env=False)
+        ready = httpx.get(f"{gateway.url}/readyz", trust_env=False)
+
+    assert [(200, "unavailable", "c")] * 2 == [
+        (answer.status_code, answer.headers["x-friendo-memory"], answer.headers["x-session-id"])
+        for answer in answers
+    ]
+    assert [len(prompt) for prompt in stub.prompts()[-2:]] == [1, 1]
+    assert result.status_code == 503
+    assert ready.status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_store_that_comes_back_is_used_again(valkey: Valkey, stub: Stub, stream: bool) -> None:
+    """What was said without it is not remembered, what was remembered before is."""
+    options = ("--redis", valkey.url, "--set", "history.on_outage=stateless")
+    with running_gateway(f"vllm={stub.url}", options=options) as gateway:
+        assert "x-friendo-memory" not in ask(gateway, "c", "one").headers
+        valkey.kill()
+        lost = httpx.post(
+            gateway.url + CHAT, content=chat("two", stream=stream), headers={"x-session-id": "c"}, timeout=30
+        )
+        valkey.start()
+        assert until(lambda: "x-friendo-memory" not in ask(gateway, "c", "three").headers, every_s=0.2)
+
+    assert (lost.status_code, lost.headers["x-friendo-memory"]) == (200, "unavailable")
+    said = [message["content"] for message in stub.prompts()[-1] if message["role"] == "user"]
+    assert said[0] == "one"
+    assert "two" not in said

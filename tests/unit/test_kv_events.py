@@ -234,7 +234,10 @@ def test_a_replay_is_asked_for_as_the_engines_expect() -> None:
 
 def test_a_rank_has_the_port_of_its_number() -> None:
     """Data-parallel ranks publish on the ports after the first one's."""
-    assert ("tcp://a:5557", "tcp://[::1]:5560") == (with_rank("tcp://a:5557", 0), with_rank("tcp://[::1]:5557", 3))
+    assert ("tcp://a:5557", "tcp://[::1]:5560") == (
+        with_rank("tcp://a:5557", 0),
+        with_rank("tcp://[::1]:5557", 3),
+    )
     with pytest.raises(ValueError, match="no port"):
         with_rank("ipc:///run/kv", 1)
 

@@ -10,7 +10,7 @@ what the events vouch for is measured.
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -237,77 +237,89 @@ class Scenario:
 scenarios = st.integers(0, 2**32 - 1).map(Scenario.of)
 
 
-def play(  # noqa: PLR0913 - one run has as many sides
-    engine: Engine,
-    follower: Follower,
-    script: Sequence[Action],
-    fate: Sequence[str],
-    *,
-    is_checked: bool = True,
-    confirms: bool = True,
-) -> None:
-    """Run a script; each batch meets the next fate, and what is late comes after the two that follow."""
-    fates_left = iter(fate)
-    late: deque[tuple[int, Published]] = deque()
-    newest: dict[int, Placement] = {}
-    count = 0
+@dataclass(slots=True)
+class Play:
+    """Runs a script; each batch meets the next fate, and what is late comes after the two that follow."""
 
-    def send(batch: Published | None) -> None:
-        nonlocal count
-        if batch is None:
-            return
-        count += 1
-        match next(fates_left, "arrives"):
-            case "arrives":
-                follower.deliver(batch)
-            case "twice":
-                follower.deliver(batch)
-                late.append((count + 3, batch))
-            case "late":
-                late.append((count + 2, batch))
-        while late and late[0][0] <= count:
-            follower.deliver(late.popleft()[1])
+    engine: Engine
+    follower: Follower
+    fates: Iterator[str]
+    confirms: bool = True
+    late: deque[tuple[int, Published]] = field(default_factory=deque)
+    newest: dict[int, Placement] = field(default_factory=dict)
+    count: int = 0
+    away: int = 0
+    """Batches that nobody gets before there is a connection again."""
 
-    def end(conversation: int) -> None:
-        turn, last = engine.turns[conversation], newest.get(conversation)
-        was_hit = (
-            last and last.chain == turn.chain[: len(last.chain)] and turn.lease.hit_blocks >= len(last.chain)
-        )
-        batch, newest[conversation] = engine.end(conversation)
-        send(batch)
-        if confirms and was_hit and last:
-            follower.sequence.retention.confirmed(last.at, turn.asked_at)
+    def run(self, script: Sequence[Action], *, is_checked: bool = True) -> None:
+        for action in script:
+            self.engine.now += 1.0
+            self.end_overdue(SLACK - 2)
+            self.act(*action)
+            if is_checked:
+                self.follower.check()
 
-    for name, conversation, size in script:
-        engine.now += 1.0
-        for overdue in [key for key, turn in engine.turns.items() if engine.now - turn.asked_at > SLACK - 2]:
-            end(overdue)
-            engine.now += 0.125
+    def act(self, name: str, conversation: int, size: int) -> None:
+        engine = self.engine
         match name:
             case "turn" if conversation not in engine.turns:
-                send(engine.begin(conversation, size or 1, size))
+                self.send(engine.begin(conversation, size or 1, size))
                 engine.now += 0.5
-                if conversation in engine.turns:
-                    end(conversation)
+                self.end(conversation)
             case "begin":
-                send(engine.begin(conversation, size or 1, 0))
-            case "end" if conversation in engine.turns:
-                end(conversation)
+                self.send(engine.begin(conversation, size or 1, 0))
+            case "end":
+                self.end(conversation)
             case "wait":
-                for key in list(engine.turns):
-                    end(key)
-                    engine.now += 0.125
+                self.end_overdue(0)
                 engine.now += 5.0 * (1 + size)
             case "clear":
-                send(engine.clear())
+                self.send(engine.clear())
             case "restart":
                 engine.restart()
-                late.clear()
-                follower.sequence.disconnected(engine.now)
-                if size:
-                    follower.sequence.connected()
-        if is_checked:
-            follower.check()
+                self.late.clear()
+                self.follower.sequence.disconnected(engine.now)
+                self.away = 2 * size
+                if not self.away:
+                    self.follower.sequence.connected()
+
+    def end_overdue(self, seconds: float) -> None:
+        """No turn is longer than the slack: an answer announces a block every few seconds."""
+        for key in [
+            key for key, turn in self.engine.turns.items() if self.engine.now - turn.asked_at > seconds
+        ]:
+            self.end(key)
+            self.engine.now += 0.125
+
+    def end(self, conversation: int) -> None:
+        turn, last = self.engine.turns.get(conversation), self.newest.get(conversation)
+        if turn is None:
+            return
+        batch, self.newest[conversation] = self.engine.end(conversation)
+        self.send(batch)
+        is_whole = last and last.chain == turn.chain[: len(last.chain)]
+        if self.confirms and last and is_whole and turn.lease.hit_blocks >= len(last.chain):
+            self.follower.sequence.retention.confirmed(last.at, turn.asked_at)
+
+    def send(self, batch: Published | None) -> None:
+        if batch is None:
+            return
+        self.count += 1
+        if self.away:
+            self.away -= 1
+            if not self.away:
+                self.follower.sequence.connected()
+            return
+        match next(self.fates, "arrives"):
+            case "arrives":
+                self.follower.deliver(batch)
+            case "twice":
+                self.follower.deliver(batch)
+                self.late.append((self.count + 3, batch))
+            case "late":
+                self.late.append((self.count + 2, batch))
+        while self.late and self.late[0][0] <= self.count:
+            self.follower.deliver(self.late.popleft()[1])
 
 
 def follower_of(
@@ -322,7 +334,7 @@ def follower_of(
 def test_no_more_is_promised_than_the_node_holds(case: Scenario) -> None:
     """Loss, repetition, delay, flush, restart, holes in replays, forgotten leaves: never above the truth."""
     engine = case.engine
-    play(engine, follower_of(engine, case.holes, case.leaves), case.script, case.fate)
+    Play(engine, follower_of(engine, case.holes, case.leaves), iter(case.fate)).run(case.script)
 
 
 @settings(max_examples=100, deadline=None)
@@ -331,7 +343,7 @@ def test_with_every_event_there_is_no_doubt(case: Scenario) -> None:
     """A complete stream leaves nothing suspect once the first batch came."""
     engine = case.engine
     follower = follower_of(engine, None)
-    play(engine, follower, case.without_restarts(), [])
+    Play(engine, follower, iter(())).run(case.without_restarts())
     expected = "trusted" if follower.newest else "unknown"
     assert expected == follower.sequence.retention.knowledge(engine.now).state
 
@@ -345,8 +357,8 @@ def test_a_whole_replay_mends_every_loss(case: Scenario) -> None:
     tail: list[Action] = [("turn", 0, 1)] * len(case.script)
     script = [*case.without_restarts(), *tail]
     fate = ["arrives" if one == "late" else one for one in case.fate[: len(case.script)]]
-    play(engine, mended, script, fate, is_checked=False, confirms=False)
-    play(twin, whole, script, [], is_checked=False, confirms=False)
+    Play(engine, mended, iter(fate), confirms=False).run(script, is_checked=False)
+    Play(twin, whole, iter(()), confirms=False).run(script, is_checked=False)
 
     counts, knows = mended.sequence.counts, mended.sequence.retention.knowledge(engine.now)
     assert (counts.gaps, "trusted") == (counts.gaps_filled, knows.state)
@@ -357,7 +369,7 @@ def test_the_promise_is_worth_having() -> None:
     """Promising nothing is never better than the truth: here nearly all that is held is promised."""
     engine = Engine(blocks=150, skew=0.0)
     follower = follower_of(engine, frozenset(), slack_s=1.0)
-    play(engine, follower, [("turn", 10 + turn * 7 % 12, 1) for turn in range(200)], [])
+    Play(engine, follower, iter(())).run([("turn", 10 + turn * 7 % 12, 1) for turn in range(200)])
     newest = {placement.chain[2]: placement for placement in engine.placements}.values()
     whole = [one for one in newest if one.held_in(engine.stored) == len(one.chain) * BLOCK]
     promised = [one for one in newest if follower.promised(one)]
@@ -371,7 +383,7 @@ def test_without_any_gate_the_ledger_would_promise_more_than_is_there() -> None:
     """The property above is about something: the ledger alone promises what was evicted long ago."""
     engine = Engine(blocks=12, skew=0.0)
     follower = follower_of(engine, None)
-    play(engine, follower, [("turn", turn % 6, 1) for turn in range(24)], ["lost"])
+    Play(engine, follower, iter(["lost"])).run([("turn", turn % 6, 1) for turn in range(24)])
     oldest = engine.placements[0]
     retention = Retention()
 
