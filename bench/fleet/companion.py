@@ -7,12 +7,13 @@ goes on over many sessions and ends after at most `dialogue_turns`; then its use
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import exp, log
 
 import msgspec
 
 from bench.fleet.dialogue import Dialogue, Layout
+from bench.fleet.node import SimNode
 from bench.fleet.prompt import Prompt, Request
 from bench.fleet.simulation import Arrival
 
@@ -84,11 +85,14 @@ class _User:
 class Companions:
     """The traffic of a crowd. With `gateway` prompts it also makes memories and warms prefixes."""
 
-    def __init__(self, crowd: Crowd, layout: Layout, *, seed: int, prewarm: bool = True) -> None:
+    def __init__(
+        self, crowd: Crowd, layout: Layout, *, seed: int, prewarm: bool = True, nodes: Sequence[SimNode] = ()
+    ) -> None:
         self._crowd = crowd
         self._layout = layout
         self._seed = seed
         self._prewarm = prewarm
+        self._nodes = nodes
         weights = [1 / (rank + 1) ** crowd.zipf for rank in range(crowd.personas)]
         self._popular = [sum(weights[: rank + 1]) for rank in range(crowd.personas)]
 
@@ -105,6 +109,8 @@ class Companions:
         crowd, dice, dialogue = self._crowd, source.dice, source.dialogue
         if now > crowd.ends_at:
             return None
+        if self._layout.free_every and self._is_gone(dialogue):
+            dialogue.cut_for_free()
         said = _length(dice, crowd.user_median, crowd.user_sigma)
         return Request(
             prompt=dialogue.ask(said),
@@ -130,6 +136,12 @@ class Companions:
         pause = self._pause(user, now)
         if pause is not None:
             yield now + pause, user
+
+    def _is_gone(self, dialogue: Dialogue) -> bool:
+        """Whether no node has half of the prefix, as KV events tell a gateway."""
+        prefix = dialogue.prefix()
+        half = prefix[0][1] + prefix[1][1] // 2
+        return not any(node.cache.match(prefix) >= half for node in self._nodes)
 
     def _upkeep(self, user: _User, now: float) -> Iterator[Arrival]:
         dialogue = user.dialogue

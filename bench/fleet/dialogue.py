@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from bench.fleet.prompt import Prompt
+from bench.fleet.prompt import Extent, Prompt
 from history.window import WindowRule, advance, stateless_cut
 
 Mode = Literal["sliding", "stepped", "gateway"]
@@ -24,6 +24,9 @@ class Layout(msgspec.Struct, frozen=True):
     memory_tokens: int = 200
     lead_turns: int = 4
     instruction_tokens: int = 150
+    free_every: int = 0
+    """Gateway only: make a memory whenever so many turns more than `min_turns` have none, and cut to it as soon
+    as the KV is gone anyway; 0: as the product does, only before the cut that is due."""
     block: int = 16
 
 
@@ -31,8 +34,8 @@ class Dialogue:
     """The window of one conversation and the extent of its present prefix."""
 
     __slots__ = (
-        "_asked", "_epoch", "_extent", "_links", "_rule", "_shown", "_sizes", "cut", "has_memory", "id",
-        "is_open", "persona", "reusable", "turn_count",
+        "_asked", "_epoch", "_extent", "_links", "_rule", "_shown", "_sizes", "covered", "cut", "has_memory",
+        "id", "is_open", "persona", "reusable", "turn_count",
     )  # fmt: skip
 
     def __init__(self, number: int, persona: int, rule: Layout, *, said: list[int] | None = None) -> None:
@@ -42,6 +45,8 @@ class Dialogue:
         self._sizes = list(said or ())
         self.turn_count = len(self._sizes)
         self.cut = 0
+        self.covered = 0
+        """Turns that the newest memory covers."""
         self.has_memory = False
         self.reusable = 0
         """Blocks of the present prefix that a node was made to compute."""
@@ -88,11 +93,15 @@ class Dialogue:
         return True
 
     def memory_is_due(self) -> bool:
-        """Whether now is the turn after which the memory for the next cut is made."""
+        """Whether now is the turn after which a memory is made."""
+        if self._rule.free_every:
+            oldest = max(self.cut, self.covered)
+            return self.turn_count - oldest >= self._rule.window.min_turns + self._rule.free_every
         return self.turn_count - self.cut == self._rule.window.max_turns - self._rule.lead_turns
 
     def compaction(self) -> Prompt:
         """The call that makes the memory: the dialogue so far and an instruction."""
+        self.covered = self.turn_count - self._rule.window.min_turns
         tokens = self._length() + self._rule.instruction_tokens
         prompt = self._prompt(self._length(), self._links, b"", self.reusable)
         more = tokens // self._rule.block - prompt.blocks()
@@ -110,6 +119,17 @@ class Dialogue:
         prompt = self._prompt(self._length(), list(self._links), b"", 0)
         self.reusable = prompt.blocks()
         return prompt
+
+    def cut_for_free(self) -> None:
+        """The KV is gone: take the memory that waits, as everything is computed again anyway."""
+        if self._rule.free_every and self.covered > self.cut:
+            self._move_to(self.covered)
+            self._begin_epoch()
+
+    def prefix(self) -> tuple[Extent, ...]:
+        """What a node was made to compute of the present prefix."""
+        shared = self._rule.persona_tokens // self._rule.block
+        return ((self.persona, shared), (self._extent, max(0, self.reusable - shared)))
 
     def _wanted_cut(self) -> int:
         rule = self._rule.window

@@ -4,8 +4,8 @@
     wait  = max(tokens sent there before it / rate, how long the oldest request there has had no byte)
 
 `wait` is what this request waits for others; uncached tokens delay it, evict as much from a full node (`full`: 1)
-and delay all that wait there (`waiting`). So affinity grows stronger when the whole fleet is busy and gives
-way when one node is. The lowest price wins; within `tie_s` of it the binding, else rendezvous. The binding goes
+and delay all that wait there (`waiting`). So affinity grows stronger when the whole fleet is busy and
+gives way when one node is. The lowest price wins; within `tie_s` of it the binding, else rendezvous. The binding goes
 along. Every part can be switched off, to see what it is worth.
 """
 
@@ -25,9 +25,8 @@ _RATE_TOKENS = 256
 _HORIZON_TOKENS = 1024
 _LONGEST_S = 1800.0
 _RECENT = 6
-POW = 3
-TIE = .1
-HOME = .1
+_FADING = 3
+"""How sharply the odds fall around the horizon."""
 
 
 class Pricing(msgspec.Struct, frozen=True):
@@ -36,7 +35,10 @@ class Pricing(msgspec.Struct, frozen=True):
     crowding: float = 1.0
     waiting_weight: float = 1.0
     running_s: float = 0.002
-    tie_s: float = 0.1
+    tie: float = 0.05
+    """Prices that differ by less count as equal; a share of what the whole prompt would cost."""
+    home_tie: float = 0.2
+    """The same for the bound node."""
     knows_heads: bool = True
     """Shared beginnings (persona, system prompt) are in the ledger too, not whole prompts only."""
     knows_running: bool = True
@@ -122,14 +124,7 @@ class Proposed(Own):
         for node in self.able(request):
             expected = expected_tokens(held[node][0], prompt.tokens, self._block) if node in held else 0
             prices.append((self._price(node, prompt.tokens - expected, now), node))
-        cold = prompt.tokens / self._fleet_rate
-        low = min(prices)[0]
-        near = [node for price, node in prices if price <= low + TIE * cold]
-        homely = [node for price, node in prices if price <= low + HOME * cold]
-        if home is not None and home.node in homely:
-            node = home.node
-        else:
-            node = near[0] if len(near) == 1 else self._draw(_key(request), near)
+        node = self._pick(request, home, prices)
         self._note_sent(request, node, held.get(node, (0, 0.0)), home, now)
         return self.send(node)
 
@@ -165,7 +160,15 @@ class Proposed(Own):
         """A node is away, and its cache with it."""
         super().lost(node)
         self.marks.forget(node)
-        self._lanes[node].horizon = _LONGEST_S
+
+    def _pick(self, request: Request, home: Home | None, prices: Sequence[tuple[float, int]]) -> int:
+        low = min(prices)[0]
+        cold = request.prompt.tokens / self._fleet_rate
+        at_home = low + self._rules.home_tie * cold
+        if home is not None and any(node == home.node and price <= at_home for price, node in prices):
+            return home.node
+        near = [node for price, node in prices if price <= low + self._rules.tie * cold]
+        return near[0] if len(near) == 1 else self._draw(_key(request), near)
 
     def _price(self, node: int, uncached: int, now: float) -> float:
         rules, lane = self._rules, self._lanes[node]
@@ -203,12 +206,12 @@ class Proposed(Own):
         self, found: dict[int, tuple[int, float]], node: int, tokens: int, at: float, now: float
     ) -> None:
         lane = self._lanes[node]
-        wait = 0.0 if self._rules.horizon == "events" else lane.wait(now, self._rate(lane), minds_oldest=True)
+        age = max(0.0, now - at)
         if self._rules.horizon == "learned":
-            age = max(0.0, now + wait - at)
-            import math
-            tokens = int(tokens / (1 + (age / lane.horizon) ** POW))
-        elif now + wait - at > lane.horizon:
+            # What counts is whether it is there when its turn comes.
+            age += lane.wait(now, self._rate(lane), minds_oldest=True)
+            tokens = int(tokens / (1 + (age / lane.horizon) ** _FADING))
+        elif age > lane.horizon:
             return
         if tokens > found.get(node, (0, 0.0))[0]:
             found[node] = (tokens, min(at, now))
@@ -266,16 +269,20 @@ class Proposed(Own):
             lane.rate += max(0.1, 1 / lane.samples) * (rate - lane.rate)
             self._fleet_samples += 1
             self._fleet_rate += max(0.02, 1 / self._fleet_samples) * (rate - self._fleet_rate)
-        age = request.first_at - sent.used_at
-        if self._rules.horizon == "learned" and sent.expected >= _HORIZON_TOKENS and age > 0:
-            was_there = request.cached_tokens >= sent.expected // 2
-            if not was_there and age < lane.horizon:
-                self._horizon(max(age, 0.8 * lane.horizon))
-            elif was_there and age > 0.5 * lane.horizon:
-                self._horizon(min(_LONGEST_S, 1.05 * max(age, lane.horizon)))
+        if self._rules.horizon == "learned" and sent.expected >= _HORIZON_TOKENS:
+            self._learn_horizon(
+                request.first_at - sent.used_at, was_there=request.cached_tokens >= sent.expected // 2
+            )
 
-    def _horizon(self, h):
-        for lane in self._lanes: lane.horizon = h
+    def _learn_horizon(self, age: float, *, was_there: bool) -> None:
+        """One for all nodes: alike caches under even load lose their blocks at the same age."""
+        horizon = self._lanes[0].horizon
+        if not was_there and age < horizon:
+            horizon = max(age, 0.8 * horizon)
+        elif was_there and age > 0.5 * horizon:
+            horizon = min(_LONGEST_S, 1.05 * max(age, horizon))
+        for lane in self._lanes:
+            lane.horizon = horizon
 
     def _refresh(self, now: float) -> None:
         for node, lane in enumerate(self._lanes):

@@ -39,13 +39,18 @@ _REPLAY_PAUSE_S = 30.0
 _AT_A_STRETCH = 32
 """Messages taken before others get their turn on the loop."""
 _RETRY_S = 5.0
+_STUCK_S = 15.0
+"""ZeroMQ gives a connection up for good after a breach of its protocol, a message too large for example."""
 _TOLD_EVERY_S = 60.0
 _LISTEN = (
     '--kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq",'
     '"endpoint":"tcp://*:5557","replay_endpoint":"tcp://*:5558"}\''
 )
 _WATCHED = (
-    zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED | zmq.Event.CLOSED
+    zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.DISCONNECTED
+    | zmq.Event.CONNECT_DELAYED
+    | zmq.Event.CONNECT_RETRIED
 )
 
 log = structlog.get_logger()
@@ -151,8 +156,9 @@ class KvFeed:
             self._open(subscription)
             self._fault = ""
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(monitor))
-                tasks.create_task(self._read(subscription))
+                reading = tasks.create_task(self._read(subscription))
+                await self._watch(monitor)
+                reading.cancel()
         finally:
             subscription.disable_monitor()
             monitor.close(linger=0)
@@ -163,6 +169,7 @@ class KvFeed:
         _limit(subscription)
         subscription.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         subscription.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS)
+        subscription.setsockopt(zmq.CONNECT_TIMEOUT, _RECONNECT_MOST_MS)
         subscription.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         subscription.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST_MS)
         subscription.setsockopt(zmq.SUBSCRIBE, self._source.topic.encode())
@@ -172,8 +179,14 @@ class KvFeed:
             subscription.connect(self._source.endpoint)
 
     async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
+        """Note what becomes of the connection; returns when nobody tries to make one any more."""
         while True:
-            event = (await recv_monitor_message(monitor))["event"]
+            is_awaited = not self._is_linked and not self._source.listen
+            try:
+                async with asyncio.timeout(_STUCK_S if is_awaited else None):
+                    event = (await recv_monitor_message(monitor))["event"]
+            except TimeoutError:
+                return
             if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 self._is_linked, self._refusals = True, 0
                 self._sequence.connected()

@@ -232,8 +232,12 @@ async def test_garbage_ends_nothing(context: zmq.asyncio.Context) -> None:
         assert (3, "suspect") == (feed.counts.malformed, known(feed).state)
 
 
-async def test_a_message_beyond_the_limit_is_not_taken(context: zmq.asyncio.Context) -> None:
-    """ZeroMQ drops the connection for it and comes again; the rest goes on."""
+async def test_a_message_beyond_the_limit_is_not_taken(
+    context: zmq.asyncio.Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeroMQ drops the connection for it, for good; the feed makes another, and the rest goes on."""
+    monkeypatch.setattr(kv_feed, "_STUCK_S", 0.3)
+    monkeypatch.setattr(kv_feed, "_RETRY_S", 0.02)
     async with KvPublisher(context) as publisher, following(publisher) as feed:
         await publisher.publish(time.time(), Stored([1]))
         await until(lambda: feed.counts.batches == 1)
