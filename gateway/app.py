@@ -82,6 +82,7 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
         needed = edges.store.ping if settings.history.on_outage == "fail_closed" else None
         readiness = Readiness(lambda: edges.roster.nodes, needed)
         chat = _chat(settings, edges, keeper)
+        edges.roster.on_lost = chat.upkeep.lost
         background = [
             tasks.create_task(keeper.run()),
             tasks.create_task(edges.roster.run()),

@@ -131,6 +131,8 @@ FORMS: Mapping[str, Form] = {
     "history.rules.compaction.max_tokens": between(16, 100_000),
     "history.rules.compaction.max_facts": between(0, 1000),
     "archive.behind_turns": between(0, 1_000_000),
+    "history.upkeep.rewarm": between(0, 100_000),
+    "history.upkeep.rewarm_within_s": between(0, _DAY_S),
     "history.upkeep.workers": between(1, 1000),
     "history.upkeep.queue_limit": between(0, 1_000_000),
     "history.upkeep.idle_wait_s": between(0, _DAY_S),

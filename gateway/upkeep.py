@@ -6,6 +6,7 @@ fails or dies with the process is due again after the conversation's next turn.
 
 import asyncio
 from collections import OrderedDict
+from itertools import islice
 
 import msgspec
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from gateway.background import Background, Delivered, Order
 from gateway.errors import GatewayError
 from gateway.frame import frame_of
+from gateway.recent import Recent, Seen
 from gateway.request import ChatRequest
 from gateway.upkeep_rules import UpkeepRules
 from history.archivist import Archivist
@@ -73,13 +75,17 @@ class Upkeep:
         self._queue: asyncio.Queue[ConversationKey] = asyncio.Queue()
         self._busy: set[ConversationKey] = set()
         self._patience = Patience()
+        self._recent = Recent()
         self._events = background.telemetry.events
 
     def after(self, ended: Ended, request: ChatRequest) -> None:
         """Note what a stored turn leaves to be done. Never waits."""
         self._dialogues.left(ended)
+        frame, binding = frame_of(request), ended.conversation.binding
+        if binding is not None:
+            self._recent.note(ended.key, Seen(frame=frame, node=binding.node, at=binding.at))
         errand = _Errand(
-            frame=frame_of(request),
+            frame=frame,
             turn_count=ended.conversation.turn_count,
             due=ended.due,
             warm=ended.has_cut and self._rules.prewarm,
@@ -88,6 +94,16 @@ class Upkeep:
         if not self._patience.allows(ended.key, errand.turn_count):
             errand.due = None
         self._put(ended.key, errand)
+
+    def lost(self, node: str) -> None:
+        """A node went away or drains: warm what it held elsewhere, what spoke last first, and not too much.
+
+        Conversations that do not come back cost nothing: only those that spoke lately are warmed.
+        """
+        since = self._background.clock() - self._rules.rewarm_within_s
+        for key, seen in islice(self._recent.on(node, since=since), self._rules.rewarm):
+            self._put(key, _Errand(frame=seen.frame, turn_count=0, warm=True))
+            self._events["rewarm"] += 1
 
     async def run(self) -> None:
         """Work for ever."""

@@ -8,6 +8,10 @@ class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     prewarm: bool = True
     """Compute the next prompt's prefix after a cut, on the conversation's node, when that is idle."""
+    rewarm: int = 64
+    """How many conversations are warmed elsewhere when their node is lost; the newest ones."""
+    rewarm_within_s: float = 600.0
+    """Only those that spoke so lately."""
     workers: int = 4
     queue_limit: int = 1000
     """Conversations that may wait; what comes then is left for their next turn."""

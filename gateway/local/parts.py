@@ -50,9 +50,7 @@ def node_part(number: int, *, port: int = 0) -> Part:
     )
 
 
-def gateway_part(
-    *, nodes: Sequence[str], store: str, archive: Path, port: int, admin_port: int
-) -> Part:
+def gateway_part(*, nodes: Sequence[str], store: str, archive: Path, port: int, admin_port: int) -> Part:
     """The gateway in front of `nodes` (their URLs), without keys: it listens on this machine only."""
     return Part(
         name="gateway",

@@ -9,7 +9,7 @@ thing that is wrong with it, not at every poll.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +74,8 @@ class Roster:
         self._pools: dict[str, NodePool] = {}
         self._probes: dict[str, NodePool] = {}
         self._told: dict[str, set[str]] = {}
+        self.on_lost: Callable[[str], None] = lambda _: None
+        """Called with the id of a node that was healthy and is away."""
         for spec in specs:
             node = Node(spec=spec, id=spec.id or urlsplit(spec.url).netloc, models=frozenset(spec.models))
             if node.id in self._nodes:
@@ -120,6 +122,8 @@ class Roster:
         node.problem = problem
         if node.is_healthy and node.failures < _AWAY_AFTER:
             return
+        if node.is_healthy:
+            self.on_lost(node.id)
         node.is_healthy = False
         told = self._told[node.id]
         if problem not in told and len(told) < _TOLD_AT_MOST:

@@ -40,7 +40,7 @@ class RetentionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an engine's events are read."""
 
     max_leaves: int = 65_536
-    """Prefixes remembered per node, about 200 bytes each."""
+    """Prefixes remembered per node, about 260 bytes each."""
     slack_s: float = 10.0
     """The longest time from a prefix's last full block to the moment its placement was noted."""
     quantile: float = 0.1

@@ -149,3 +149,23 @@ def test_a_model_that_fails_at_it_costs_the_user_nothing(node: Stub, kept: Gatew
     finally:
         node.set_faults()
     assert talk.usages[7]["prompt_tokens"] > talk.usages[6]["prompt_tokens"]
+
+
+def test_conversations_of_a_lost_node_are_warm_elsewhere_before_their_next_message() -> None:
+    """The newest first, on the node that is left; their turn then finds its prefix there."""
+    with running_stub(engine="vllm") as one, running_stub(engine="vllm") as other:
+        nodes = {stub.url.removeprefix("http://"): stub for stub in (one, other)}
+        with running_gateway(*(f"vllm={stub.url}" for stub in (one, other))) as gateway:
+            talk = Talk(gateway)
+            for _ in range(3):
+                talk.say()
+            held = next(node for node in nodes.values() if node.prompts())
+            left = next(node for node in nodes.values() if node is not held)
+            assert left.prompts() == []
+            held.kill()
+
+            assert until(lambda: bool(left.prompts()), within_s=20)
+            assert until(lambda: events(gateway, "warm") == 1)
+            talk.say()
+
+    assert talk.uncached(3) <= talk.uncached(2) + 16
