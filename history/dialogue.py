@@ -97,7 +97,8 @@ class Dialogues:
                 self._line.wake(key)
                 return replay
             await self._register(key, begun, ask)
-            plan = await self._plan(key, begun, incoming, interrupted=waited and ask.on_busy == "restart")
+            interrupted = waited and ask.on_busy == "restart"
+            plan = await self._plan(key, begun, incoming, ask, interrupted=interrupted)
             layout = await self._lay_out(key, begun, plan, incoming, ask)
         except BaseException:
             await self._store.release(key, begun.lease)
@@ -221,13 +222,15 @@ class Dialogues:
         return free(moved, cut + len(turns) - moved, memories, window, compaction)
 
     async def _plan(
-        self, key: ConversationKey, begun: Begun, incoming: Incoming, *, interrupted: bool
+        self, key: ConversationKey, begun: Begun, incoming: Incoming, ask: Ask, *, interrupted: bool
     ) -> Plan:
         count, cut = begun.conversation.turn_count, begun.conversation.cut
         if incoming.regenerates:
             return await self._plan_anew(key, count, begun.turns)
         if not incoming.is_dialogue:
             last = begun.turns[-1] if begun.turns else None
+            if last is not None and _is_repeated(last, ask):
+                return plan_anew(count, last)
             return plan_new(incoming, count, last, merge_incomplete=interrupted)
         loaded = {cut + at: turn for at, turn in enumerate(begun.turns)}
         digests = begun.digests
@@ -311,6 +314,15 @@ class Dialogues:
             await self._store.release(key, lease)
         finally:
             self._line.wake(key)
+
+
+def _is_repeated(last: Turn, ask: Ask) -> bool:
+    """Whether a turn that was broken off is asked for again: it is answered anew, not said twice."""
+    if last.status != "incomplete":
+        return False
+    if ask.idempotency_key and last.idempotency_key == ask.idempotency_key:
+        return True
+    return ask.is_retry and last.body_hash == ask.body_hash
 
 
 def _replay(turns: Sequence[Turn], ask: Ask) -> Replay | None:

@@ -14,6 +14,7 @@ import msgspec
 import xxhash
 
 from history.errors import InvalidMessages
+from history.message_form import check_form
 from history.neutral import neutral
 
 DIGEST_SIZE = 16
@@ -66,7 +67,11 @@ def message(fields: dict[str, Any], position: int = 0) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         expected = ", ".join(sorted(_ROLES))
         raise InvalidMessages(f"role must be one of {expected}", param=f"messages[{position}].role")
-    _check_content(fields, position)
+    check_form(fields, position)
+    return _kept(role, fields)
+
+
+def _kept(role: str, fields: dict[str, Any]) -> Message:
     kept = {name: value for name, value in fields.items() if value is not None and value != []}
     if role in _SPOKEN_FROM_OUTSIDE:
         kept["content"] = _neutral(kept.get("content"))
@@ -88,7 +93,8 @@ def answer(fields: dict[str, Any]) -> Message:
     kept["role"] = "assistant"
     if kept.get("content") is None and not (kept.get("tool_calls") or kept.get("function_call")):
         kept["content"] = ""
-    return message(kept)
+    # Whatever form its calls have: the client has seen them, and the engine will read its own again.
+    return _kept("assistant", kept)
 
 
 def text_of(json: bytes) -> str:
@@ -102,6 +108,12 @@ def text_of(json: bytes) -> str:
 def role_of(json: bytes) -> str:
     """Who says a stored message."""
     return _decode_role(json).role
+
+
+def calls_tools(json: bytes) -> bool:
+    """Whether a stored message calls a tool, so that its turn waits for the result."""
+    fields = _decode_any(json)
+    return bool(fields.get("tool_calls") or fields.get("function_call"))
 
 
 def is_persona(candidate: Message) -> bool:
@@ -170,19 +182,3 @@ def _visible_function(function: Any) -> Any:
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
             arguments = _decode_any(arguments)
     return {"name": function.get("name"), "arguments": arguments}
-
-
-def _check_content(fields: dict[str, Any], position: int) -> None:
-    content = fields.get("content")
-    if content is None:
-        if fields["role"] == "assistant":
-            return
-        raise InvalidMessages("content is required", param=f"messages[{position}].content")
-    if isinstance(content, str):
-        return
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise InvalidMessages(
-            "content must be a string or an array of content parts", param=f"messages[{position}].content"
-        )
-    if not content and fields["role"] != "assistant":
-        raise InvalidMessages("content has no parts", param=f"messages[{position}].content")

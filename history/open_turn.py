@@ -20,7 +20,7 @@ from history.conversation import (
 from history.incoming import Plan
 from history.items import fresh_mark
 from history.lease_keeper import Stop
-from history.message import Message
+from history.message import Message, calls_tools
 from history.passage import tokens_of
 from history.ports import Change
 from history.prompt import Prompt, build
@@ -181,6 +181,7 @@ class OpenTurn:
             at=turn.at,
             save_branch=layout.plan.is_branch,
             cut=cut,
+            shown=shown(layout.memories, shows) if layout.plan.is_branch else None,
             shows=shows if shows != layout.conversation.shows else None,
             persona=layout.persona if new_persona else None,
             new_epoch=new_persona and not layout.is_new,
@@ -198,7 +199,8 @@ class OpenTurn:
         stays = self.continues(spoken, answer.reply.completion_tokens)
         said = self.layout.said() if stays else draft.messages
         messages = said if spoken is None else (*said, spoken.json)
-        waits_for_tool = spoken is not None and spoken.calls_tools and answer.status == "complete"
+        calls = spoken.calls_tools if spoken is not None else any(map(calls_tools, draft.messages[-1:]))
+        waits_for_tool = calls and answer.status == "complete"
         return Turn(
             messages=messages,
             digests=draft.digests if spoken is None else draft.digests + spoken.digest,

@@ -71,6 +71,8 @@ class Change(msgspec.Struct, frozen=True):
     """More branches to be kept, as if they had been replaced before."""
     cut: int | None = None
     shows: int | None = None
+    shown: Memory | None = None
+    """The version that a branch's prompt shows: it stays, also if newer ones pushed it out meanwhile."""
     persona: bytes | None = None
     new_epoch: bool = False
     user: str | None = None

@@ -118,6 +118,7 @@ class RedisStore:
             *(change.keep, int(change.save_branch), "" if change.cut is None else change.cut),
             *(int(change.new_epoch), change.at, len(fields) // 2, len(change.append)),
             *(change.into_branch, len(change.branches)),
+            encode_memory(change.shown) if change.shown is not None else b"",
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),

@@ -98,8 +98,15 @@ def marked(mark: PastMark, *, keep: int, cut: int) -> PastMark:
 
 
 def kept_memories(conversation: Conversation, change: Change) -> tuple[Memory, ...]:
-    """The versions that are still true after the change: those that cover no turn it replaces."""
-    return tuple(one for one in conversation.memories if one.covers_to <= change.keep)
+    """The versions that are still true after the change: those that cover no turn it replaces, and the one
+    that a branch shows.
+    """
+    if change.keep == conversation.turn_count:
+        return conversation.memories
+    still = [one for one in conversation.memories if one.covers_to <= change.keep]
+    if change.shown is not None and all(one.covers_to != change.shown.covers_to for one in still):
+        still = sorted((*still, change.shown), key=lambda one: one.covers_to)
+    return tuple(one for one in still if one.covers_to <= change.keep)
 
 
 def is_stale(conversation: Conversation, learned: Learned, digests: Sequence[bytes]) -> bool:

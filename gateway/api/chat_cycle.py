@@ -42,6 +42,7 @@ class ChatCycle:
         self._regenerates = regenerates
         self._transport: asyncio.Transport = protocol.transport
         self._headers = headers
+        self._announced = _announced(headers)
         self._task: asyncio.Task[Any] | None = None
         self._source: Pausable | None = None
         self._is_chunked = False
@@ -130,6 +131,9 @@ class ChatCycle:
 
     async def _read_body(self) -> bool:
         limit = self._protocol.max_body
+        if self._announced > limit:
+            self._refuse(TooLarge(limit))
+            return False
         while self.more_body and len(self.body) <= limit:
             self._protocol.flow.resume_reading()
             if not self.message_event.is_set() and not await self._more_arrives():
@@ -248,3 +252,11 @@ def request_id(headers: dict[bytes, bytes]) -> str:
         return given.decode()
     # A name and no secret: uuid4 would ask the kernel each time.
     return f"req_{random.getrandbits(128):032x}"
+
+
+def _announced(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """How long the body is said to be; 0 where nothing is said. The parser has refused what is no number."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,7 +1,7 @@
 -- Write a change, all of it or nothing, and free the lease.
 -- KEYS: meta turns digests branches ratings
 -- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count
---       into_branch branch_count, then field_count times name value, then turn_count turns, then as many
+--       into_branch branch_count shown_version, then field_count times name value, then turn_count turns, then as many
 --       digests, then branch_count times index branch
 -- -> done fields | erased | lost | keep turn_count | cut turn_count | branch number | archived base
 --    | newer version
@@ -10,8 +10,8 @@ local owner, fence, ttl_ms, remembered = ARGV[2], ARGV[3], tonumber(ARGV[4]), to
 local keep, save_branch, wanted_cut = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
 local new_epoch, at = ARGV[9] == '1', ARGV[10]
 local field_count, appended = tonumber(ARGV[11]), tonumber(ARGV[12])
-local into_branch, more_branches = tonumber(ARGV[13]), tonumber(ARGV[14])
-local first_turn = 15 + 2 * field_count
+local into_branch, more_branches, shown = tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
+local first_turn = 16 + 2 * field_count
 local first_branch = first_turn + 2 * appended
 
 local refusal = newer_schema(meta)
@@ -74,7 +74,9 @@ if keep < old_count then
     end
   end
   local blob = stored[8] or ''
-  local still_true = joined_versions(memory_versions(blob), keep, #blob)
+  local versions = memory_versions(blob)
+  with_version(versions, shown)
+  local still_true = joined_versions(versions, keep, #versions)
   if still_true ~= blob then
     redis.call('HSET', meta, 'memories', still_true)
     redis.call('HINCRBY', meta, 'memory_version', 1)
@@ -110,7 +112,7 @@ else
   reach = math.max(reach, cut)
 end
 if field_count > 0 then
-  redis.call('HSET', meta, unpack(ARGV, 15, first_turn - 1))
+  redis.call('HSET', meta, unpack(ARGV, 16, first_turn - 1))
 end
 if new_epoch then
   redis.call('HINCRBY', meta, 'epoch', 1)

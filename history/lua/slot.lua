@@ -41,6 +41,19 @@ local function memory_versions(blob)
   return found
 end
 
+-- One version more, in its place, unless there is one that covers as many turns. An empty one is none.
+local function with_version(versions, bytes)
+  for _, version in ipairs(memory_versions(bytes)) do
+    local at = 1
+    while versions[at] and versions[at].covers_to < version.covers_to do
+      at = at + 1
+    end
+    if not versions[at] or versions[at].covers_to ~= version.covers_to then
+      table.insert(versions, at, version)
+    end
+  end
+end
+
 -- The newest `kept` of the versions that cover at most `covers_to` turns, as they stand in their field.
 local function joined_versions(versions, covers_to, kept)
   local fit = {}

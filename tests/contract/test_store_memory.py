@@ -92,6 +92,22 @@ async def test_a_branch_keeps_the_versions_that_are_still_true(stage: Stage) -> 
     assert not await stage.store.remember(stage.key(), late)
 
 
+async def test_the_version_that_a_branch_shows_stays_whatever_came_meanwhile(stage: Stage) -> None:
+    """Newer versions pushed it out while the branch's answer was written, and cover turns that it replaces."""
+    await say(stage, stage.key(), *"abcdefgh")
+    for covers_to in (1, 2):
+        assert await stage.store.remember(stage.key(), await learned(stage, covers_to))
+    held = await begun(stage, stage.key())
+    seen = held.conversation.memories[0]
+    for covers_to in (4, 5, 6, 7):
+        assert await stage.store.remember(stage.key(), await learned(stage, covers_to))
+    change = Change(keep=2, append=(turn("C"),), at=1.0, save_branch=True, cut=1, shows=1, shown=seen)
+    after = await stage.store.commit(stage.key(), held.lease, change)
+
+    assert after.memories == (seen,)
+    assert after.shows == 1
+
+
 async def test_only_the_newest_versions_are_kept(stage: Stage) -> None:
     """A dialogue of years has hundreds; a window shows one."""
     await say(stage, stage.key(), *"abcdefgh")

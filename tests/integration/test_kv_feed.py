@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import zmq
@@ -192,17 +192,19 @@ async def test_a_publisher_that_hangs_is_noticed(
     monkeypatch.setattr(kv_feed, "_DEAD_AFTER_MS", 150)
     swallowing = asyncio.Event()
 
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            if not swallowing.is_set():
+                sink.write(data)
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", publisher.port)
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                if not swallowing.is_set():
-                    sink.write(data)
-
-        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
-        back.close()
-        writer.close()
+        with closing(writer), closing(back):
+            tasks = {asyncio.ensure_future(pump(reader, back)), asyncio.ensure_future(pump(there, writer))}
+            _, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async with KvPublisher(context) as publisher:
         between = await asyncio.start_server(relay, "127.0.0.1", unused_port)
@@ -218,6 +220,7 @@ async def test_a_publisher_that_hangs_is_noticed(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         between.close()
+    await until(lambda: not any("relay" in repr(task) for task in asyncio.all_tasks()))
 
 
 async def test_garbage_ends_nothing(context: zmq.asyncio.Context) -> None:
@@ -237,6 +240,7 @@ async def test_a_message_beyond_the_limit_is_not_taken(
 ) -> None:
     """ZeroMQ drops the connection for it, for good; the feed makes another, and the rest goes on."""
     monkeypatch.setattr(kv_feed, "_STUCK_S", 0.3)
+    monkeypatch.setattr(kv_feed, "_REPLAY_WITHIN_S", 0.3)
     monkeypatch.setattr(kv_feed, "_RETRY_S", 0.02)
     async with KvPublisher(context) as publisher, following(publisher) as feed:
         await publisher.publish(time.time(), Stored([1]))

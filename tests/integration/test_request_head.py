@@ -221,3 +221,10 @@ def counted(gateway: Gateway) -> dict[str, int]:
     return {
         line.removeprefix(mark)[:3]: int(float(line.split()[-1])) for line in lines if line.startswith(mark)
     }
+
+
+def test_a_body_that_is_announced_as_too_long_is_refused_unread(gateway: Gateway) -> None:
+    """413 at once, not when so much has come."""
+    with RawClient(gateway.port) as client:
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+        assert client.answer().status == 413

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,9 +53,11 @@ class Table:
         self.prompts: list[tuple[int, tuple[bytes, ...]]] = []
         self.asked = 0
 
-    async def open(self, messages: list[dict[str, Any]], on_busy: OnBusy = "queue") -> OpenTurn:
+    async def open(
+        self, messages: list[dict[str, Any]], on_busy: OnBusy = "queue", **wishes: Any
+    ) -> OpenTurn:
         self.asked += 1
-        ask = Ask(owner=str(self.asked), on_stop=lambda _: None, on_busy=on_busy)
+        ask = Ask(owner=str(self.asked), on_stop=lambda _: None, on_busy=on_busy, **wishes)
         turn = await self.dialogues.open(KEY, read_incoming(msgspec.json.encode(messages)), ask)
         assert isinstance(turn, OpenTurn)
         return turn
@@ -249,3 +252,54 @@ async def test_an_interrupted_turn_is_answered_together_with_its_interruption() 
 
     said = [msgspec.json.decode(message)["content"] for message in turn.prompt.messages]
     assert said == [*(word for n in range(4) for word in (f"question {n}", "answer")), "one", "two"]
+
+
+@pytest.mark.parametrize("said", ["Once upon", None])
+@pytest.mark.parametrize("how", ["key", "sdk"])
+async def test_a_broken_off_turn_that_is_asked_for_again_is_answered_anew(said: str | None, how: str) -> None:
+    """A client that left or interrupted itself and retries has said its message once, not twice."""
+    table = Table(WindowRule())
+    await table.say([{"role": "user", "content": "one"}], {"content": "a"})
+    question = [{"role": "user", "content": "Tell me a story."}]
+    wishes: dict[str, Any] = {"idempotency_key": "k"} if how == "key" else {"body_hash": b"h"}
+    first = await table.open(question, **wishes)
+    half = answer({"content": said}) if said else None
+    await first.commit(Answer(message=half, reply=Reply(), status="incomplete"))
+
+    again = await table.open(question, on_busy="restart", is_retry=how == "sdk", **wishes)
+    await again.commit(Answer(message=answer({"content": "Once."}), reply=Reply()))
+
+    stored = await table.store.load(KEY)
+    assert [msgspec.json.decode(one)["content"] for one in again.prompt.messages] == [
+        "one",
+        "a",
+        "Tell me a story.",
+    ]
+    assert stored is not None
+    assert (stored.turn_count, stored.branches) == (2, 1 if said else 0)
+
+
+async def test_a_restart_that_repeats_the_running_request_is_not_merged_with_itself() -> None:
+    """The same key twice is the same message."""
+    table = Table(WindowRule())
+    question = [{"role": "user", "content": "one"}]
+    first = await table.open(question, idempotency_key="k")
+    second = asyncio.create_task(table.open(question, on_busy="restart", idempotency_key="k"))
+    await asyncio.sleep(0)
+    await first.commit(Answer(message=answer({"content": "half"}), reply=Reply(), status="incomplete"))
+
+    turn = await second
+
+    assert [msgspec.json.decode(message)["content"] for message in turn.prompt.messages] == ["one"]
+
+
+async def test_a_greeting_that_calls_a_tool_waits_for_its_result() -> None:
+    """As any other answer that does."""
+    table = Table(WindowRule())
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    greeting = await table.open([{"role": "assistant", "content": None, "tool_calls": [call]}])
+    await greeting.commit(Answer(message=None, reply=Reply()))
+
+    turn = await table.say([{"role": "tool", "tool_call_id": "1", "content": "sunny"}], {"content": "Sunny."})
+
+    assert len(turn.prompt.messages) == 2

@@ -104,3 +104,30 @@ def test_malformed_messages_name_what_is_wrong(raw: bytes, param: str) -> None:
 def test_message_is_kept_in_the_order_it_was_written() -> None:
     """Some templates print fields as they come; the bytes of a prompt must not depend on our taste."""
     assert message({"content": "a", "role": "user", "name": None}).json == b'{"content":"a","role":"user"}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_calls": "x"}, "messages[0].tool_calls"),
+        ({"tool_calls": 5}, "messages[0].tool_calls"),
+        ({"tool_calls": [5]}, "messages[0].tool_calls[0]"),
+        ({"tool_calls": [{"id": "a"}]}, "messages[0].tool_calls[0].function"),
+        ({"tool_calls": [{"id": 1, "function": {"name": "f"}}]}, "messages[0].tool_calls[0]"),
+        (
+            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {}}}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ({"function_call": "f"}, "messages[0].function_call"),
+        ({"content": [{"type": "text", "text": 5}]}, "messages[0].content[0].text"),
+        ({"content": [{"type": 5}]}, "messages[0].content[0].type"),
+        ({"content": [{"text": "x"}]}, "messages[0].content[0].type"),
+        ({"content": "x", "name": 5}, "messages[0].name"),
+    ],
+)
+def test_what_an_engine_would_refuse_later_is_refused_now(fields: dict[str, Any], param: str) -> None:
+    """A greeting is stored without an engine having seen it: it must not break all later turns."""
+    with pytest.raises(InvalidMessages) as refused:
+        message({"role": "assistant", **fields})
+
+    assert refused.value.param == param
