@@ -29,6 +29,7 @@ from history.prompt import Prompt
 log = structlog.get_logger()
 
 _IDLE_POLL_S = 0.05
+_CROWD = 4
 _LONGEST_PAUSE = 32
 _PAUSES_KEPT = 10_000
 
@@ -160,6 +161,11 @@ class Upkeep:
                 self._events["upkeep_failed"] += 1
                 self._patience.failed(key, errand.turn_count)
                 log.warning("upkeep failed", fault=type(fault).__name__)
+            except Exception:
+                # A mistake of ours costs this conversation its upkeep, not everybody their answers.
+                self._events["upkeep_failed"] += 1
+                self._patience.failed(key, errand.turn_count)
+                log.exception("unforeseen error in upkeep")
             finally:
                 self._busy.discard(key)
                 if key in self._errands:
@@ -175,8 +181,16 @@ class Upkeep:
 
     async def _prewarm(self, key: ConversationKey, errand: _Errand) -> None:
         outlook = await self._dialogues.outlook(key)
-        if outlook is None or not await self._is_idle(outlook.conversation):
+        if outlook is None:
+            return
+        if not await self._is_idle(outlook.conversation) and self._is_crowded(outlook.conversation):
             self._events["warm_left_out"] += 1
+            return
+        # The prefix has to be computed in any case, so a node that is never idle does it as well now as
+        # later; only a turn that came meanwhile has done it already.
+        now = await self._dialogues.outlook(key)
+        if now is None or now.conversation.turn_count != outlook.conversation.turn_count:
+            self._events["warm_overtaken"] += 1
             return
         await self.warm(key, errand.frame)
         self._events["warm"] += 1
@@ -222,6 +236,12 @@ class Upkeep:
             await asyncio.sleep(_IDLE_POLL_S)
             waited += _IDLE_POLL_S
         return True
+
+    def _is_crowded(self, conversation: Conversation) -> bool:
+        """Whether more wait on its node than a warm-up should add to."""
+        name = conversation.binding.node if conversation.binding else ""
+        router = self._background.router
+        return router.has(name) and (router.node(name).waiting or 0) > _CROWD
 
 
 class Patience:

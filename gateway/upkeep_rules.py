@@ -7,7 +7,7 @@ class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much may be done in the background."""
 
     prewarm: bool = True
-    """Compute the next prompt's prefix after a cut, on the conversation's node, when that is idle."""
+    """Compute the next prompt's prefix after a cut, on the conversation's node, when that has time."""
     rewarm: int = 64
     """How many conversations are warmed elsewhere when their node is lost; the newest ones."""
     rewarm_within_s: float = 600.0
@@ -15,5 +15,7 @@ class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: int = 4
     queue_limit: int = 1000
     """Conversations that may wait; what comes then is left for their next turn."""
-    idle_wait_s: float = 30.0
-    """How long a call waits for its node to have nothing else to do; then a warm-up is left out."""
+    idle_wait_s: float = 2.0
+    """How long a call waits for its node to have nothing else to do. Then it goes all the same, unless more
+    than a few wait there.
+    """

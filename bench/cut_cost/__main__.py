@@ -24,9 +24,11 @@ _WINDOW = (
     *("--set", f"history.rules.window.max_turns={HIGH}"),
     *("--set", "history.rules.compaction={lead_turns: 2, max_tokens: 48}"),
 )
+_NO_RECALL = ("--set", "history.rules.recall.enabled=false")
 ARMS: Mapping[str, tuple[str, ...]] = {
-    "stepped, pre-warm": _WINDOW,
-    "stepped, no pre-warm": (*_WINDOW, "--set", "history.upkeep.prewarm=false"),
+    "stepped, pre-warm": (*_WINDOW, *_NO_RECALL),
+    "stepped, no pre-warm": (*_WINDOW, *_NO_RECALL, "--set", "history.upkeep.prewarm=false"),
+    "stepped, pre-warm, recall": _WINDOW,
     "summary rewritten every turn": (),
 }
 

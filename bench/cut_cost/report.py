@@ -76,9 +76,12 @@ def table(arms: Sequence[Arm]) -> str:
     for arm in arms:
         computed = sum(one["prompt_tokens"] - one["cached_tokens"] for one in arm.background.values())
         cached = sum(one["cached_tokens"] for one in arm.background.values())
-        lines.append(
-            f"| {arm.name} | {arm.cuts} | {arm.warm_uncached:.0f}"
-            f" | {arm.cut_uncached:.0f} ({arm.cut_uncached_worst}) | {arm.cut_uncached / arm.warm_uncached:.2f}"
-            f" | {arm.reused:.1%} | {arm.warm_first_token_ms:.0f} | {arm.cut_first_token_ms:.0f} | {computed} / {cached} |"
+        cells = (
+            *(arm.name, arm.cuts, f"{arm.warm_uncached:.0f}"),
+            f"{arm.cut_uncached:.0f} ({arm.cut_uncached_worst})",
+            f"{arm.cut_uncached / arm.warm_uncached:.2f}",
+            *(f"{arm.reused:.1%}", f"{arm.warm_first_token_ms:.0f}", f"{arm.cut_first_token_ms:.0f}"),
+            f"{computed} / {cached}",
         )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

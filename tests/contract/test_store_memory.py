@@ -93,7 +93,7 @@ async def test_a_branch_keeps_the_versions_that_are_still_true(stage: Stage) -> 
 
 
 async def test_the_version_that_a_branch_shows_stays_whatever_came_meanwhile(stage: Stage) -> None:
-    """Newer versions pushed it out while the branch's answer was written, and cover turns that it replaces."""
+    """Newer versions pushed it out while the answer was written, and cover turns that it replaces."""
     await say(stage, stage.key(), *"abcdefgh")
     for covers_to in (1, 2):
         assert await stage.store.remember(stage.key(), await learned(stage, covers_to))

@@ -20,7 +20,7 @@ STEPPED = (
     *("--set", "history.rules.compaction.enabled=false", "--set", "history.rules.recall.enabled=false"),
     *("--set", "history.upkeep.prewarm=false"),
 )
-"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice. What memory, recall and pre-warm add: bench.cut_cost."""
+"""Cuts 5 turns when a ninth would be shown: in 16 turns, twice. The window alone; see bench.cut_cost."""
 SLIDING = (
     *("--set", "history.rules.window={policy: last_n, min_turns: 1, max_turns: 4}"),
     *STEPPED[4:],
