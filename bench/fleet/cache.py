@@ -15,7 +15,16 @@ from bench.fleet.prompt import Extent
 class ExtentCache:
     """Stored blocks by extent. Free, pinned and reserved blocks never exceed `capacity`."""
 
-    __slots__ = ("_free", "_pinned", "_room", "capacity", "evicted", "evicted_until", "free_blocks", "pinned_blocks")
+    __slots__ = (
+        "_free",
+        "_pinned",
+        "_room",
+        "capacity",
+        "evicted",
+        "evicted_until",
+        "free_blocks",
+        "pinned_blocks",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -57,7 +66,7 @@ class ExtentCache:
             return float("-inf")
         return next(iter(self._free.values()))[1]
 
-    def acquire(self, extents: Sequence[Extent], reserve: int, now: float) -> int | None:
+    def acquire(self, extents: Sequence[Extent], reserve: int) -> int | None:
         """Pin a prompt's blocks and reserve more for its answer; the blocks that were there already.
 
         None, with nothing changed, where what others pin leaves too little room.
@@ -114,8 +123,7 @@ class ExtentCache:
             self._pinned[name] = [blocks if free is None or free[0] < blocks else free[0], 1]
         else:
             entry[1] += 1
-            if entry[0] < blocks:
-                entry[0] = blocks
+            entry[0] = max(entry[0], blocks)
 
     def _keep(self, name: int, blocks: int, now: float) -> None:
         entry = self._pinned.get(name)

@@ -4,8 +4,9 @@
     mixed step     t_step + chunk * prefill_s, of which `chunk` tokens are prefill and one per request decode
     prefill work   u * (1 + (cached + u / 2) / attention_tokens)   for u uncached tokens behind `cached`
 
-Compute at half of the peak, memory at 0.8 of it, as is usual for sound engines. Qwen2.5-7B in bf16: 15.2 GB of
-weights, 2 * 7.6e9 operations a token, 56 KiB of KV a token, attention as costly as all else at 38,000 tokens.
+Compute at half of the peak, memory at 0.8 of it, as is usual for sound engines. Qwen2.5-7B in bf16: 15.2 GB
+of weights, 2 * 7.6e9 operations a token, 56 KiB of KV a token, attention as costly as all else at 38,000
+tokens.
 """
 
 import msgspec
@@ -46,7 +47,11 @@ class Card(msgspec.Struct, frozen=True):
 
 # 989 TFLOP/s, 3.35 TB/s; 80 GB * 0.9 less weights and 2.5 GB of activations.
 H100_7B = Card(
-    name="H100, 7B", kv_tokens=947_000, prefill_s=15.2e9 / 494e12, weights_s=0.0057, kv_read_s=57_344 / 2.68e12
+    name="H100, 7B",
+    kv_tokens=947_000,
+    prefill_s=15.2e9 / 494e12,
+    weights_s=0.0057,
+    kv_read_s=57_344 / 2.68e12,
 )
 # 70 TFLOP/s, 0.6 TB/s; 24 GB * 0.9 less weights and 1.2 GB.
 A10G_7B = Card(

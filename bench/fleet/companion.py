@@ -1,5 +1,5 @@
-"""People who talk with characters: sessions of about 23 turns, pauses of minutes between messages and of hours
-between sessions, a few characters that everybody wants.
+"""People who talk with characters: sessions of about 23 turns, minutes between messages and hours between
+sessions, a few characters that everybody wants.
 
 Lengths and pauses are log-normal with the medians that published traces and products have: 30 tokens a
 message, 120 an answer, 120 s between an answer and the next message (95 % within ten minutes). A dialogue
@@ -166,7 +166,9 @@ class Companions:
         crowd = self._crowd
         dice = random.Random(self._seed * 1_000_003 + number)
         user = _User(number, dice)
-        self._begin_dialogue(user, self._history(dice, dice.randrange(crowd.dialogue_turns) * (not crowd.is_new)))
+        self._begin_dialogue(
+            user, self._history(dice, dice.randrange(crowd.dialogue_turns) * (not crowd.is_new))
+        )
         user.left = self._session(dice)
         if crowd.begins_within:
             return dice.random() * crowd.begins_within, user

@@ -25,8 +25,8 @@ class Layout(msgspec.Struct, frozen=True):
     lead_turns: int = 4
     instruction_tokens: int = 150
     free_every: int = 0
-    """Gateway only: make a memory whenever so many turns more than `min_turns` have none, and cut to it as soon
-    as the KV is gone anyway; 0: as the product does, only before the cut that is due."""
+    """Gateway only: make a memory whenever so many turns more than `min_turns` have none, and cut to it as
+    soon as the KV is gone anyway; 0: as the product does, only before the cut that is due."""
     block: int = 16
 
 
@@ -172,4 +172,3 @@ class Dialogue:
             reusable=reusable,
             shared=shared,
         )
-

@@ -5,99 +5,103 @@ And the table that a consistent hash stands in for: sessions stick to the node t
 
 from bisect import bisect
 from collections import OrderedDict
+from collections.abc import Callable
 
 import xxhash
 
-from bench.fleet.policy import Own, Sight
+from bench.fleet.policy import Own, Replica, Sight
 from bench.fleet.prompt import Request
 
 _VNODES = 160
+_FACTOR = 1.25
+_IDLE_S = 7200.0
 
 
-class ConsistentHash(Own):
-    """A ring of 160 virtual nodes each; what was the dead node's goes to the next on the ring."""
+def consistent_hash(sight: Sight, replica: int) -> Replica:
+    """By session, whatever the load."""
+    own = Own(sight, replica)
+    return Replica(own, Ring(own, _session, lambda _total, _nodes: float("inf")).pick)
 
-    def __init__(self, sight: Sight, replica: int) -> None:
-        super().__init__(sight, replica)
-        points = [(_hash(f"{node}-{v}"), node) for node in range(self.count) for v in range(_VNODES)]
-        points.sort()
+
+def bounded_hash(sight: Sight, replica: int) -> Replica:
+    """By session, at most 1.25 times the mean load (Mirrokni, Thorup and Zadimoghaddam 2018)."""
+    own = Own(sight, replica)
+    return Replica(own, Ring(own, _session, lambda total, nodes: _FACTOR * (total + 1) / nodes).pick)
+
+
+def prefix_hash(sight: Sight, replica: int) -> Replica:
+    """SMG's `prefix_hash`: the first 256 tokens decide, at most 1.25 times the mean load or 10 more."""
+    own = Own(sight, replica)
+    ring = Ring(own, _prefix, lambda total, nodes: max(_FACTOR * (total + 1) / nodes, total / nodes + 10))
+    return Replica(own, ring.pick)
+
+
+def sticky(sight: Sight, replica: int) -> Replica:
+    """vllm-router's `sticky_least_loaded`."""
+    own = Own(sight, replica)
+    return Replica(own, Homes(own).pick)
+
+
+class Ring:
+    """160 virtual nodes each; what a node cannot take goes to the next on the ring."""
+
+    def __init__(self, own: Own, key: Callable[[Request], int], bound: Callable[[int, int], float]) -> None:
+        self._own = own
+        self._key = key
+        self._bound = bound
+        points = sorted((_hash(f"{node}-{v}"), node) for node in range(own.count) for v in range(_VNODES))
         self._points = [point for point, _ in points]
         self._owners = [node for _, node in points]
 
-    def choose(self, request: Request, now: float) -> int:
-        """The key's node."""
-        return self.send(self._walk(self.key(request), self.able(request)))
-
-    def key(self, request: Request) -> int:
-        """The session, or the whole prompt without one."""
-        return request.key
-
-    def _walk(self, key: int, able: list[int]) -> int:
-        limit = self.bound_for(able)
-        at = bisect(self._points, _hash(str(key)))
-        owners = self._owners
+    def pick(self, request: Request, able: list[int], _: float) -> int:
+        """The first node from the key on that is able and within the bound."""
+        own, owners = self._own, self._owners
+        limit = self._bound(sum(own.running), len(able))
+        at = bisect(self._points, _hash(str(self._key(request))))
         for step in range(len(owners)):
             node = owners[(at + step) % len(owners)]
-            if self.running[node] < limit and (able is self.all or node in able):
+            if own.running[node] < limit and (able is own.all or node in able):
                 return node
-        return min(able, key=self.running.__getitem__)
-
-    def bound_for(self, able: list[int]) -> float:
-        """How many requests a node may have to get another: any number."""
-        return float("inf")
+        return min(able, key=own.running.__getitem__)
 
 
-class BoundedHash(ConsistentHash):
-    """The same under a bound on load: 1.25 times the mean (Mirrokni, Thorup and Zadimoghaddam)."""
+class Homes:
+    """A new session goes to the node that has fewest, and stays until it was idle for two hours."""
 
-    factor = 1.25
-
-    def bound_for(self, able: list[int]) -> float:
-        """The bound for one more request."""
-        return self.factor * (sum(self.running) + 1) / len(able)
-
-
-class PrefixHash(ConsistentHash):
-    """SMG's `prefix_hash`: the first 256 tokens decide, under 1.25 times the mean and 10 more."""
-
-    def key(self, request: Request) -> int:
-        """The first extent of a prompt: no persona is shorter than 256 tokens."""
-        return request.prompt.extents[0][0]
-
-    def bound_for(self, able: list[int]) -> float:
-        """The bound for one more request."""
-        return max(1.25 * (sum(self.running) + 1) / len(able), sum(self.running) / len(able) + 10)
-
-
-class Sticky(Own):
-    """vllm-router's `sticky_least_loaded`: a new session to the node with fewest, then always there."""
-
-    idle_s = 7200.0
-
-    def __init__(self, sight: Sight, replica: int) -> None:
-        super().__init__(sight, replica)
+    def __init__(self, own: Own) -> None:
         self._homes: OrderedDict[int, tuple[int, float]] = OrderedDict()
-        self._sessions = [0] * self.count
+        self._sessions = [0] * own.count
 
-    def choose(self, request: Request, now: float) -> int:
+    def pick(self, request: Request, able: list[int], now: float) -> int:
         """The session's node while it is up."""
-        while self._homes:
-            oldest, (node, at) = next(iter(self._homes.items()))
-            if now - at <= self.idle_s:
-                break
-            del self._homes[oldest]
-            self._sessions[node] -= 1
-        able = self.able(request)
+        self._expire(now)
         home = self._homes.pop(request.key, None)
         if home is not None:
             self._sessions[home[0]] -= 1
         node = home[0] if home is not None and home[0] in able else self._emptiest(request.key, able)
         self._homes[request.key] = (node, now)
         self._sessions[node] += 1
-        return self.send(node)
+        return node
+
+    def _expire(self, now: float) -> None:
+        while self._homes:
+            oldest, (node, at) = next(iter(self._homes.items()))
+            if now - at <= _IDLE_S:
+                break
+            del self._homes[oldest]
+            self._sessions[node] -= 1
 
     def _emptiest(self, key: int, able: list[int]) -> int:
         return min(able, key=lambda node: (self._sessions[node], _hash(f"{key}-{node}")))
+
+
+def _session(request: Request) -> int:
+    return request.key
+
+
+def _prefix(request: Request) -> int:
+    """The first extent: no persona and no system prompt here is shorter than 256 tokens."""
+    return request.prompt.extents[0][0]
 
 
 def _hash(text: str) -> int:

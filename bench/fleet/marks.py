@@ -1,4 +1,4 @@
-"""The proposal's ledger: which prefixes lie on which node, known from when they are sent, not from when they end.
+"""The proposal's ledger: which prefixes lie on which node, from when they are sent, not from when they end.
 
 While a request runs, its blocks are pinned: what it holds is there, whatever its age. Afterwards a mark is as
 old as the request's end. The least recently noted links go first.

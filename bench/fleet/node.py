@@ -77,7 +77,7 @@ class SimNode:
         return min(self.cache.match(prompt.extents), (prompt.tokens - 1) // block) * block
 
     def wait(self, now: float) -> float:
-        """Seconds until a new request's prefill would begin: the work before it, or as long as others wait."""
+        """Seconds until a new request's prefill begins: the work before it, or as long as others wait."""
         if self.prefilling is None and not self.waiting:
             return 0.0
         per_token = self.card.prefill_s + self._decode_step() / self.card.chunk
@@ -98,7 +98,7 @@ class SimNode:
         self.queued_tokens += request.estimate
         self.waiting.append(request)
         if self.prefilling is None:
-            self._admit(now)
+            self._admit()
         self._plan()
 
     def next_at(self) -> float | None:
@@ -126,7 +126,7 @@ class SimNode:
         while self._decoding and self._decoding[0][0] <= self._count:
             self._complete(heappop(self._decoding)[2], now, ended)
         if self.prefilling is None:
-            self._admit(now)
+            self._admit()
         self._plan()
         return first, ended
 
@@ -150,7 +150,7 @@ class SimNode:
         self._plan()
         return lost
 
-    def _admit(self, now: float) -> None:
+    def _admit(self) -> None:
         """Begin the next prefill if the batch and the cache have room for it."""
         if not self.waiting or len(self._decoding) >= self.card.max_running:
             return
@@ -158,7 +158,7 @@ class SimNode:
         prompt = request.prompt
         whole = prompt.blocks()
         reserve = -(-(prompt.tokens + request.output_tokens) // block) - whole
-        hit = self.cache.acquire(prompt.extents, reserve, now)
+        hit = self.cache.acquire(prompt.extents, reserve)
         if hit is None:
             if self.prefilling is None and not self._decoding:
                 raise ValueError(f"a prompt of {prompt.tokens} tokens does not fit into an idle node's cache")

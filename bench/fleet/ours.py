@@ -54,11 +54,13 @@ class Ours:
         request.memo = decision
         return self._index[decision.node]
 
-    def answered(self, request: Request, now: float) -> None:
+    def answered(self, request: Request, _: float) -> None:
         """Its prompt is computed."""
         decision = _decided(request)
         self.router.answered(decision)
-        self.router.measured(decision, uncached=decision.uncached, seconds=request.first_at - request.arrived_at)
+        self.router.measured(
+            decision, uncached=decision.uncached, seconds=request.first_at - request.arrived_at
+        )
 
     def ended(self, request: Request, now: float) -> None:
         """Give its slot back; note what lies where, and bind the conversation."""

@@ -32,7 +32,7 @@ class Prompt(msgspec.Struct, frozen=True, gc=False):
     reusable: int = 0
     """Blocks that an earlier request of the same dialogue left of it on some node; 0: none."""
     before: int = 0
-    """Tokens before the newest message, where an answer is among them; a gateway reads that off any prompt."""
+    """Tokens before the newest message, where an answer is among them: any prompt shows that."""
     shared: int = 0
     """How many of those are everybody's (the persona), so that holding them alone is not warm."""
 

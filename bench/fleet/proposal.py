@@ -1,14 +1,16 @@
-"""A choice for the product to adopt, as measured here beside the one it has: one price, in seconds of everybody.
+"""A choice for the product to adopt, measured here beside the one it has: one price, in everybody's seconds.
 
-    price = wait + (1 + full + waiting) * uncached / rate + running_s * running
+    price = wait + (1 + full + waiting) * uncached / rate + running_s * answer * running
     wait  = max(tokens sent there before it / rate, how long the oldest request there has had no byte)
 
-`wait` is what this request waits for others; uncached tokens delay it, evict as much from a full node (`full`: 1)
-and delay all that wait there (`waiting`). So affinity grows stronger when the whole fleet is busy and
-gives way when one node is. The lowest price wins; within `tie_s` of it the binding, else rendezvous. The binding goes
-along. Every part can be switched off, to see what it is worth.
+`wait` is what this request waits for others. Uncached tokens delay it, evict as much from a full node
+(`full`: 1) and delay all that wait there (`waiting`), so affinity grows stronger when the whole fleet is busy
+and gives way when one node is. The lowest price wins; the bound node also where it costs three tenths of a
+cold prefill more, others within a twentieth by rendezvous. The binding goes along. Tokens that a node should
+have count by the odds that they are still there. Every part can be switched off, to see what it is worth.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,8 +25,10 @@ from gateway.routing.rendezvous import score
 _FIRST_RATE = 2000.0
 _RATE_TOKENS = 256
 _HORIZON_TOKENS = 1024
+_HEAD_TOKENS = 256
 _LONGEST_S = 1800.0
 _RECENT = 6
+_LATELY_S = 300.0
 _FADING = 3
 """How sharply the odds fall around the horizon."""
 
@@ -34,10 +38,11 @@ class Pricing(msgspec.Struct, frozen=True):
 
     crowding: float = 1.0
     waiting_weight: float = 1.0
-    running_s: float = 0.002
+    running_s: float = 1e-5
+    """What a request costs one that decodes beside it, per token of its answer."""
     tie: float = 0.05
     """Prices that differ by less count as equal; a share of what the whole prompt would cost."""
-    home_tie: float = 0.2
+    home_tie: float = 0.3
     """The same for the bound node."""
     knows_heads: bool = True
     """Shared beginnings (persona, system prompt) are in the ledger too, not whole prompts only."""
@@ -50,7 +55,11 @@ class Pricing(msgspec.Struct, frozen=True):
     pools_rates: bool = True
     """A node of which little is known is taken to be as fast as the others."""
     presumes_home: bool = True
-    """What no ledger knows is presumed where rendezvous puts it: so replicas agree on stateless prompts."""
+    """With several replicas, what no ledger knows is presumed where rendezvous puts it: so they agree on
+    stateless prompts."""
+    bound: float = 1.15
+    """A node that got so many times the mean of the last minutes gets nothing for a shared beginning alone;
+    0: no bound."""
     moves_binding: bool = True
     """A turn that goes elsewhere takes its conversation along."""
 
@@ -78,7 +87,19 @@ class _Sent(msgspec.Struct, gc=False):
 class _Lane:
     """What one replica knows of a node."""
 
-    __slots__ = ("foreign", "horizon", "moved_at", "pending", "poll", "rate", "running", "samples", "unanswered")
+    __slots__ = (
+        "foreign",
+        "horizon",
+        "lately",
+        "lately_noted",
+        "moved_at",
+        "pending",
+        "poll",
+        "rate",
+        "running",
+        "samples",
+        "unanswered",
+    )
 
     def __init__(self) -> None:
         self.unanswered: dict[int, tuple[float, int]] = {}  # request: when sent, uncached; the oldest first
@@ -90,6 +111,12 @@ class _Lane:
         self.samples = 0
         self.horizon = _LONGEST_S
         self.poll = -1
+        self.lately = 0.0
+        self.lately_noted = 0.0
+
+    def lately_at(self, now: float) -> float:
+        """Tokens of prompts sent there, fading over five minutes."""
+        return self.lately * math.exp((self.lately_noted - now) / _LATELY_S)
 
     def wait(self, now: float, rate: float, *, minds_oldest: bool) -> float:
         """Seconds until what was sent before has its first byte."""
@@ -100,18 +127,20 @@ class _Lane:
         return max(wait, now - at - first / rate) if minds_oldest else wait
 
 
-class Proposed(Own):
+class Proposed:
     """One replica."""
 
     def __init__(self, sight: Sight, replica: int, homes: dict[int, Home], rules: Pricing) -> None:
-        super().__init__(sight, replica)
+        self._sight = sight
+        self._own = Own(sight, replica)
         self._rules = rules
         self._homes = homes
         self.marks = Marks()
-        self._lanes = [_Lane() for _ in range(self.count)]
-        self._names = [f"node-{node}" for node in range(self.count)]
+        self._lanes = [_Lane() for _ in sight.nodes]
+        self._names = [f"node-{node}" for node in range(len(sight.nodes))]
         self._block = sight.nodes[0].card.block
         self._mean_uncached = 500.0
+        self._decode_s = 100 * rules.running_s
         self._fleet_rate = _FIRST_RATE
         self._fleet_samples = 0
 
@@ -121,12 +150,12 @@ class Proposed(Own):
         prompt, home = request.prompt, self._homes.get(request.conversation)
         held = self._held(request, home, now)
         prices: list[tuple[float, int]] = []
-        for node in self.able(request):
+        for node in self._within_bound(request, held, now):
             expected = expected_tokens(held[node][0], prompt.tokens, self._block) if node in held else 0
             prices.append((self._price(node, prompt.tokens - expected, now), node))
         node = self._pick(request, home, prices)
         self._note_sent(request, node, held.get(node, (0, 0.0)), home, now)
-        return self.send(node)
+        return self._own.send(node)
 
     def answered(self, request: Request, now: float) -> None:
         """Its prefill is over."""
@@ -134,7 +163,7 @@ class Proposed(Own):
 
     def ended(self, request: Request, now: float) -> None:
         """Learn from the engine's usage; note what lies where."""
-        super().ended(request, now)
+        self._own.ended(request)
         sent, prompt, node = _sent(request), request.prompt, request.node
         for link in (sent.link, *(link for link, _ in self._heads(prompt))):
             if self._rules.knows_running:
@@ -158,8 +187,23 @@ class Proposed(Own):
 
     def lost(self, node: int) -> None:
         """A node is away, and its cache with it."""
-        super().lost(node)
+        self._own.up[node] = False
         self.marks.forget(node)
+
+    def back(self, node: int) -> None:
+        """A node is there again."""
+        self._own.up[node] = True
+
+    def _within_bound(self, request: Request, held: dict[int, tuple[int, float]], now: float) -> list[int]:
+        """The nodes that may get it: those that hold some of its own all, others unless they got too much."""
+        able = self._own.able(request)
+        if not self._rules.bound:
+            return able
+        lately = [self._lanes[node].lately_at(now) for node in able]
+        limit = self._rules.bound * sum(lately) / len(able)
+        shared = max((tokens for _, tokens in request.prompt.heads), default=0)
+        pairs = zip(able, lately, strict=True)
+        return [node for node, got in pairs if got <= limit or held.get(node, (0, 0.0))[0] > shared]
 
     def _pick(self, request: Request, home: Home | None, prices: Sequence[tuple[float, int]]) -> int:
         low = min(prices)[0]
@@ -178,7 +222,7 @@ class Proposed(Own):
         waiting = len(lane.unanswered) + lane.foreign
         full = rules.crowding if lane.horizon < _LONGEST_S else 0.0
         weight = 1 + full + rules.waiting_weight * waiting
-        return wait + weight * uncached / rate + rules.running_s * max(lane.running, self.running[node])
+        return wait + weight * uncached / rate + self._decode_s * max(lane.running, self._own.running[node])
 
     def _rate(self, lane: _Lane) -> float:
         if not self._rules.pools_rates:
@@ -210,7 +254,7 @@ class Proposed(Own):
         if self._rules.horizon == "learned":
             # What counts is whether it is there when its turn comes.
             age += lane.wait(now, self._rate(lane), minds_oldest=True)
-            tokens = int(tokens / (1 + (age / lane.horizon) ** _FADING))
+            tokens = int(tokens / (1 + min(10.0, age / lane.horizon) ** _FADING))
         elif age > lane.horizon:
             return
         if tokens > found.get(node, (0, 0.0))[0]:
@@ -220,13 +264,16 @@ class Proposed(Own):
         prompt = request.prompt
         longest = max((tokens for tokens, _ in found.values()), default=0)
         for link, tokens in self._heads(prompt):
-            if tokens >= _HORIZON_TOKENS and tokens > longest:
-                found[self._draw(link, self.able(request))] = (tokens, float("inf"))
+            if tokens > longest:
+                found[self._draw(link, self._own.able(request))] = (tokens, float("inf"))
         if prompt.before // 2 > longest:
-            found[self._draw(_key(request), self.able(request))] = (prompt.before, float("inf"))
+            found[self._draw(_key(request), self._own.able(request))] = (prompt.before, float("inf"))
 
     def _heads(self, prompt: Prompt) -> Sequence[tuple[bytes, int]]:
-        return prompt.heads if self._rules.knows_heads else ()
+        """Those that are long enough to attract."""
+        if not self._rules.knows_heads:
+            return ()
+        return [head for head in prompt.heads if head[1] >= _HEAD_TOKENS]
 
     def _draw(self, key: bytes, nodes: Sequence[int]) -> int:
         return max(nodes, key=lambda node: score(key, self._names[node], 1.0))
@@ -241,13 +288,15 @@ class Proposed(Own):
             expected=held[0],
             used_at=held[1],
             was_alone=not lane.unanswered and not lane.foreign,
-            stays=home is None or home.node == node or not self.up[home.node],
+            stays=home is None or home.node == node or not self._own.up[home.node],
             link=prompt.links[-1],
         )
         if not lane.unanswered:
             lane.moved_at = now
         lane.unanswered[id(request)] = (now, uncached)
         lane.pending += uncached
+        lane.lately = lane.lately_at(now) + prompt.tokens
+        lane.lately_noted = now
         if self._rules.knows_running:
             for link, tokens in ((prompt.links[-1], prompt.tokens), *self._heads(prompt)):
                 self.marks.sent(link, node, tokens, now)
@@ -261,6 +310,7 @@ class Proposed(Own):
     def _learn(self, request: Request, sent: _Sent) -> None:
         lane, uncached = self._lanes[request.node], request.uncached()
         self._mean_uncached += 0.05 * (uncached - self._mean_uncached)
+        self._decode_s += 0.02 * (self._rules.running_s * request.output_tokens - self._decode_s)
         seconds = request.first_at - request.arrived_at
         rate = uncached / seconds
         # Queueing only makes a rate look lower, so a higher one is always news.
@@ -286,19 +336,21 @@ class Proposed(Own):
 
     def _refresh(self, now: float) -> None:
         for node, lane in enumerate(self._lanes):
-            seen = self.sight.seen(node, now)
+            seen = self._sight.seen(node, now)
             if seen.poll == lane.poll:
                 continue
             lane.poll = seen.poll
             lane.foreign = max(0, seen.waiting - len(lane.unanswered))
             lane.running = seen.running
             if self._rules.horizon == "events":
-                lane.horizon = min(_LONGEST_S, now - self.sight.nodes[node].cache.evicted_until)
+                lane.horizon = min(_LONGEST_S, now - self._sight.nodes[node].cache.evicted_until)
 
 
 def proposed(rules: Pricing, sight: Sight, replicas: int) -> Sequence[Policy]:
     """So many replicas with one set of bindings."""
     homes: dict[int, Home] = {}
+    if replicas == 1:
+        rules = msgspec.structs.replace(rules, presumes_home=False)
     return [Proposed(sight, replica, homes, rules) for replica in range(replicas)]
 
 

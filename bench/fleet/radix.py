@@ -1,17 +1,16 @@
 """Policies that guess the nodes' caches from what they sent there: approximate radix trees.
 
-`CacheAware` is SMG's: a match of more than 0.3 goes to the least loaded of its holders, else to the least
-loaded node; a node that has more than 1.5 times the mean and 64 more spills to the least loaded, which becomes
-a holder too. `FleetSwitch` is the older form that vllm-router has: affinity is off for everybody while the
+`cache_aware` is SMG's: a match of more than 0.3 goes to the least loaded of its holders, else to the least
+loaded node; a node that has more than 1.5 times the mean and 64 more spills to the least loaded, which then
+holds it too. `fleet_switch` is the older form that vllm-router has: affinity is off for everybody while the
 fleet is out of balance, and what matches nothing goes to the smallest tree.
 
 A tree is kept by extents, which is exact for prompts that share whole extents.
 """
 
-import random
 from collections import OrderedDict
 
-from bench.fleet.policy import Own, Sight
+from bench.fleet.policy import Own, Replica, Sight
 from bench.fleet.prompt import Extent, Prompt, Request
 
 _THRESHOLD = 0.3
@@ -77,55 +76,64 @@ class Tree:
             self._blocks -= blocks
 
 
-class CacheAware(Own):
+def cache_aware(sight: Sight, replica: int) -> Replica:
     """SMG's `cache_aware` since August 2026, over plain HTTP."""
+    own = Own(sight, replica)
+    tree = Tree(own.count, block=own.block)
 
-    def __init__(self, sight: Sight, replica: int) -> None:
-        super().__init__(sight, replica)
-        self._dice = random.Random(sight.seed * 37 + replica)
-        self.tree = Tree(self.count, block=sight.nodes[0].card.block)
+    def pick(request: Request, able: list[int], _: float) -> int:
+        node = _matched_or_least(own, tree, request.prompt, able)
+        tree.insert(request.prompt.extents, node)
+        return node
 
-    def choose(self, request: Request, now: float) -> int:
-        """By match, then by load."""
-        able = self.able(request)
-        node = self.pick(request.prompt, able)
-        self.tree.insert(request.prompt.extents, node)
-        return self.send(node)
-
-    def pick(self, prompt: Prompt, able: list[int]) -> int:
-        """The decision; loads are what this replica sent."""
-        matched, holders = self.tree.match(prompt.extents)
-        fit = [node for node in holders if node in able]
-        total = prompt.tokens // self.sight.nodes[0].card.block
-        if not fit or matched <= _THRESHOLD * max(1, total):
-            return self.least(able)
-        chosen = self.least(fit)
-        mean = sum(self.running) / self.count
-        if self.running[chosen] > _RELATIVE * mean and self.running[chosen] > mean + _ABSOLUTE:
-            return self.least(able)
-        return chosen
-
-    def least(self, nodes: list[int]) -> int:
-        """The least loaded; ties by dice."""
-        load = min(self.running[node] for node in nodes)
-        return self._dice.choice([node for node in nodes if self.running[node] == load])
-
-    def lost(self, node: int) -> None:
-        """Its tree is dropped."""
-        super().lost(node)
-        self.tree.remove(node)
+    return Replica(own, pick, tree.remove)
 
 
-class FleetSwitch(CacheAware):
+def fleet_switch(sight: Sight, replica: int) -> Replica:
     """vllm-router's `cache_aware`."""
+    own = Own(sight, replica)
+    tree = Tree(own.count, block=own.block)
 
-    def pick(self, prompt: Prompt, able: list[int]) -> int:
-        """No affinity while the fleet is out of balance."""
-        loads = [self.running[node] for node in able]
-        if max(loads) - min(loads) > _ABSOLUTE and max(loads) > _RELATIVE * min(loads):
-            return self.least(able)
-        matched, holders = self.tree.match(prompt.extents)
-        fit = [node for node in holders if node in able]
-        if fit and matched > _THRESHOLD * max(1, prompt.tokens // self.sight.nodes[0].card.block):
-            return self._dice.choice(fit)
-        return min(able, key=lambda node: (self.tree.sizes[node], self._dice.random()))
+    def pick(request: Request, able: list[int], _: float) -> int:
+        node = _matched_while_even(own, tree, request.prompt, able)
+        tree.insert(request.prompt.extents, node)
+        return node
+
+    return Replica(own, pick, tree.remove)
+
+
+def _matched_or_least(own: Own, tree: Tree, prompt: Prompt, able: list[int]) -> int:
+    """The least loaded holder, unless that one is far above the mean; loads are what this replica sent."""
+    holders = _holders(own, tree, prompt, able)
+    if not holders:
+        return _least(own, able)
+    chosen = _least(own, holders)
+    mean = sum(own.running) / own.count
+    if own.running[chosen] > _RELATIVE * mean and own.running[chosen] > mean + _ABSOLUTE:
+        return _least(own, able)
+    return chosen
+
+
+def _matched_while_even(own: Own, tree: Tree, prompt: Prompt, able: list[int]) -> int:
+    """Any holder; no affinity for anybody while the fleet is out of balance."""
+    loads = [own.running[node] for node in able]
+    if max(loads) - min(loads) > _ABSOLUTE and max(loads) > _RELATIVE * min(loads):
+        return _least(own, able)
+    holders = _holders(own, tree, prompt, able)
+    if holders:
+        return own.dice.choice(holders)
+    return min(able, key=lambda node: (tree.sizes[node], own.dice.random()))
+
+
+def _holders(own: Own, tree: Tree, prompt: Prompt, able: list[int]) -> list[int]:
+    """Nodes with the longest match, if that is more than the threshold."""
+    matched, holders = tree.match(prompt.extents)
+    if matched <= _THRESHOLD * max(1, prompt.tokens // own.block):
+        return []
+    return [node for node in holders if node in able]
+
+
+def _least(own: Own, nodes: list[int]) -> int:
+    """The least loaded; ties by dice."""
+    load = min(own.running[node] for node in nodes)
+    return own.dice.choice([node for node in nodes if own.running[node] == load])

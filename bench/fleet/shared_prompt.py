@@ -1,8 +1,8 @@
 """Traffic without dialogues: long system prompts, each shared by a few questions, at a rising rate.
 
-The benchmark that llm-d published for caches that are nearly full: groups of 5 questions of 1,200 tokens behind
-a system prompt of 6,000, answers of 1,000 tokens, asked at random and again and again. All prompts together
-fill 73 % of the fleet's KV, so there is room for one copy of each and no more.
+The benchmark that llm-d published for caches that are nearly full: groups of 5 questions of 1,200 tokens
+behind a system prompt of 6,000, answers of 1,000 tokens, asked at random and again and again. All prompts
+together fill 73 % of the fleet's KV, so there is room for one copy of each and no more.
 """
 
 import random
@@ -80,6 +80,6 @@ class SharedPrompts:
             source=source,
         )
 
-    def ended(self, request: Request, now: float) -> Iterable[Arrival]:
+    def ended(self, _: Request, __: float) -> Iterable[Arrival]:
         """Nothing follows."""
         return ()

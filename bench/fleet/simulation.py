@@ -25,11 +25,11 @@ class Traffic(Protocol):
         """The first ones, in any order."""
         ...
 
-    def request(self, source: object, now: float) -> Request | None:
+    def request(self, source: object, now: float, /) -> Request | None:
         """The request that arrives now; None if it turns out that nobody asks."""
         ...
 
-    def ended(self, request: Request, now: float) -> Iterable[Arrival]:
+    def ended(self, request: Request, now: float, /) -> Iterable[Arrival]:
         """What follows from a request's end."""
         ...
 
@@ -47,16 +47,19 @@ class Simulation:
         self._heap: list[tuple[float, int, SimNode | None, object]] = []
         self._entries = 0
         self._arrived = 0
+        self._has_begun = False
 
     def at(self, when: float, happening: Happening) -> None:
         """Have something happen; it is called with the time."""
         self._push(when, None, happening)
 
     def run(self, *, until: float = float("inf")) -> Tally:
-        """Play everything; what runs at `until` is left."""
+        """Play on to the end, or until then."""
         heap = self._heap
-        for when, source in self.traffic.begin():
-            self._push(when, None, source)
+        if not self._has_begun:
+            self._has_begun = True
+            for when, source in self.traffic.begin():
+                self._push(when, None, source)
         while heap and heap[0][0] <= until:
             now, _, node, what = heappop(heap)
             if node is not None:
@@ -75,7 +78,7 @@ class Simulation:
         for request in lost:
             self._fell(request, now)
 
-    def revive(self, index: int) -> None:
+    def revive(self, index: int, _: float) -> None:
         """A node is back, its cache empty."""
         self.nodes[index].is_alive = True
         for policy in self.policies:

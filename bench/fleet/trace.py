@@ -7,6 +7,7 @@ blocks of an answer are those that the first follow-up has there; an answer with
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -50,7 +51,9 @@ class _Recorded:
 class Trace:
     """The recorded requests at their times; sessions are known to policies that ask for one."""
 
-    def __init__(self, lines: Sequence[Line], *, with_conversations: bool, measured_from: float = 600.0) -> None:
+    def __init__(
+        self, lines: Sequence[Line], *, with_conversations: bool, measured_from: float = 600.0
+    ) -> None:
         self._with_conversations = with_conversations
         self._measured_from = measured_from
         self._requests = _reconstructed(lines)
@@ -87,7 +90,7 @@ class Trace:
             source=source,
         )
 
-    def ended(self, request: Request, now: float) -> Iterable[Arrival]:
+    def ended(self, _: Request, __: float) -> Iterable[Arrival]:
         """Nothing: people came when they came."""
         return ()
 
@@ -142,7 +145,7 @@ def _split_points(requests: Sequence[_Recorded]) -> set[int]:
     ends: set[int] = set()
     for one in requests:
         ids, full = one.line.hash_ids[: one.full()], one.full()
-        for block, after in zip(ids, ids[1:], strict=False):
+        for block, after in pairwise(ids):
             if child.setdefault(block, after) != after:
                 ends.add(block)
         if full:

@@ -10,8 +10,8 @@ moments, and a placement is judged by the time since it was made:
 
 The second rests on the order in which both engines evict: least recently used first, and of a prefix its last
 block first. So what must be remembered of a cache is only the last block of each prefix, its leaf, with the
-time of its last use; when a leaf goes, every prefix unused for longer has gone before it. A prefix that is
-used again without one new full block is not announced, and then looks older than it is.
+time of its last use; when a leaf goes, every prefix unused for longer has gone before it. A use that fills
+not one new block is not announced: if that prefix goes, it is missed until the next leaf goes.
 
 O(1) per event and per removed block; leaves are capped, and beyond the cap the longest unused are forgotten,
 which only brings nearer the moment from which on the rest is vouched for.

@@ -104,6 +104,32 @@ def test_the_optional_fields_of_every_version_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "seq", "said"),
+    [
+        ("vllm_0_32_live", 91, [("BlockRemoved", 1, None), ("BlockStored", 2, 64)]),
+        ("vllm_0_32_replayed", 1, [("BlockStored", 1, 32)]),
+        ("sglang_0_5_23_live", 81, [("BlockRemoved", 2, None), ("BlockStored", 2, 32)]),
+        ("sglang_0_5_23_stored", 2, [("BlockStored", 2, 32)]),
+        ("sglang_0_5_23_replayed", 0, [("AllBlocksCleared", 0, None)]),
+    ],
+)
+def test_messages_of_running_engines_are_read(name: str, seq: int, said: list[tuple[str, int, int]]) -> None:
+    """Recorded from vLLM 0.32.0 and SGLang 0.5.23 while they served: blocks, and the tokens in them."""
+    frame, batch = golden(f"seen/{name}")
+    read_out = [
+        (
+            type(event).__name__,
+            len(getattr(event, "block_hashes", ())),
+            len(token_ids(event) or ()) if isinstance(event, BlockStored) else None,
+        )
+        for event in batch.events
+    ]
+    assert (seq, b"kv-events", 0, 0) == (frame.seq, frame.topic, batch.rank, batch.unread)
+    assert said == read_out
+    assert {"GPU"} >= {event.medium for event in batch.events if not isinstance(event, AllBlocksCleared)}
+
+
+@pytest.mark.parametrize(
     ("name", "topic", "rank"),
     [
         ("vllm_0_9_rows", b"", 0),

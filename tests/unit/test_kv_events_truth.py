@@ -329,7 +329,7 @@ def follower_of(
     return Follower(engine, KvSequence(retention), holes)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(scenarios)
 def test_no_more_is_promised_than_the_node_holds(case: Scenario) -> None:
     """Loss, repetition, delay, flush, restart, holes in replays, forgotten leaves: never above the truth."""
