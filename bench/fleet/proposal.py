@@ -57,7 +57,7 @@ class Pricing(msgspec.Struct, frozen=True):
     presumes_home: bool = True
     """With several replicas, what no ledger knows is presumed where rendezvous puts it: so they agree on
     stateless prompts."""
-    bound: float = 1.15
+    bound: float = 1.25
     """A node that got so many times the mean of the last minutes gets nothing for a shared beginning alone;
     0: no bound."""
     moves_binding: bool = True
@@ -211,7 +211,10 @@ class Proposed:
         at_home = low + self._rules.home_tie * cold
         if home is not None and any(node == home.node and price <= at_home for price, node in prices):
             return home.node
-        near = [node for price, node in prices if price <= low + self._rules.tie * cold]
+        # A dead node's conversations are many: the wider band spreads them instead of filling one lull.
+        is_orphan = home is not None and not self._own.up[home.node]
+        tie = self._rules.home_tie if is_orphan else self._rules.tie
+        near = [node for price, node in prices if price <= low + tie * cold]
         return near[0] if len(near) == 1 else self._draw(_key(request), near)
 
     def _price(self, node: int, uncached: int, now: float) -> float:
