@@ -123,7 +123,7 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
-        self._note(request, prefix, served.decision, usage)
+        self._note(request, prefix, served, usage)
         self.router.note(served.decision, prefix.placements(usage), self.clock())
 
     async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
@@ -178,7 +178,7 @@ class Chat:
             reply.finish()
         else:
             _send_body(job, served, reply)
-        self._note(job.request, prefix, served.decision, said.usage)
+        self._note(job.request, prefix, served, said.usage)
         self.router.note(served.decision, [(link, tokens), *prefix.placements(said.usage)], now)
         self._count_turn(turn)
         self.upkeep.after(ended, job.request)
@@ -289,7 +289,11 @@ class Chat:
         reply.finish()
         return shown.status
 
-    def _note(self, request: ChatRequest, prefix: Prefix, decision: Decision, usage: Usage) -> None:
+    def _note(self, request: ChatRequest, prefix: Prefix, served: Served, usage: Usage) -> None:
+        decision = served.decision
+        if usage.cached is not None:
+            uncached = usage.prompt_tokens - usage.cached
+            self.router.measured(decision, uncached=uncached, seconds=served.first_s)
         block = self.router.node(decision.node).block_size
         key, scored = score(request.model, prefix, decision, usage, block)
         self.telemetry.scored(key, scored, now=self.clock())

@@ -34,6 +34,7 @@ from gateway.routing.router import Router
 from gateway.telemetry import Telemetry
 
 _MAX_ATTEMPTS = 3
+_A_MOMENT_S = 1e-6
 
 log = structlog.get_logger()
 
@@ -67,6 +68,8 @@ class Served(msgspec.Struct, frozen=True):
     sink: StreamSink | None
     body: bytes = b""
     usage: Usage = Usage()
+    first_s: float = 0.0
+    """Seconds to the first byte; 0 where an answer comes as a whole and does not tell."""
 
 
 class Dispatcher:
@@ -144,15 +147,13 @@ class Dispatcher:
         body = node_body(job.request, job.messages, model=job.request.model)
         sent_at = self._clock()
         self._telemetry.overhead.observe(sent_at - job.received_at)
-        was_answered = False
+        first_s = 0.0
 
         def on_first() -> None:
-            nonlocal was_answered
-            was_answered = True
+            nonlocal first_s
+            first_s = max(self._clock() - sent_at, _A_MOMENT_S)
             self._router.answered(decision)
-            seconds = self._clock() - sent_at
-            self._telemetry.first_byte[node.id].observe(seconds)
-            self._router.measured(decision, uncached=decision.uncached, seconds=seconds)
+            self._telemetry.first_byte[node.id].observe(first_s)
 
         exchange: Exchange | None = None
         try:
@@ -166,12 +167,12 @@ class Dispatcher:
             else:
                 served = await _whole(decision, exchange)
             self._roster.answered(node.id)
-            return served
+            return msgspec.structs.replace(served, first_s=first_s)
         finally:
             reply.attach(None)
             if exchange is not None:
                 exchange.abort()
-            self._router.release(decision, was_answered=was_answered)
+            self._router.release(decision, was_answered=first_s > 0)
 
     def _blame(self, job: Job, name: str, fault: NodeFault) -> None:
         """A busy node is not a broken one."""

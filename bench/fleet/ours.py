@@ -59,7 +59,7 @@ class Ours:
         decision = _decided(request)
         self.router.answered(decision)
         self.router.measured(
-            decision, uncached=decision.uncached, seconds=request.first_at - request.arrived_at
+            decision, uncached=request.uncached(), seconds=request.first_at - request.arrived_at
         )
 
     def ended(self, request: Request, now: float) -> None:

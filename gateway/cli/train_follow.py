@@ -73,6 +73,10 @@ async def follow(job_id: str, *, store: JobStore, screen: Screen, clock: Callabl
                 warned = True
                 screen.say(NOBODY_TAKES_IT)
             screen.show(standing(job, now=answered_at))
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Ctrl-C in the middle of a call that made a fault of its own out of it.
+            raise asyncio.CancelledError
         await asyncio.sleep(ASK_AGAIN_AFTER_S)
 
 

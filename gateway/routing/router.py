@@ -74,7 +74,10 @@ class Router:
             self._ledger.note(link, Placement(node=decision.node, tokens=tokens, at=now))
 
     def measured(self, decision: Decision, *, uncached: int, seconds: float) -> None:
-        """A prompt with so many uncached tokens took so long to its first byte."""
+        """So many tokens of a prompt were computed, by the engine's count, until its first byte came.
+
+        Never by what was expected: where prefixes were evicted, a node would look slow and lose its turns.
+        """
         if uncached >= _RATE_MIN_TOKENS and seconds > 0:
             node = self._by_id[decision.node]
             node.prefill_rate += _RATE_WEIGHT * (uncached / seconds - node.prefill_rate)

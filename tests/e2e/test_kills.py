@@ -44,8 +44,10 @@ def events_until_end(gateway: Gateway, text: str, *, after_first: Any) -> list[s
 
 
 def asked(stub: Stub) -> list[str]:
-    """The user messages of the last prompt that the node saw."""
-    return [message["content"] for message in stub.prompts()[-1] if message["role"] == "user"]
+    """The user messages of the last prompt that somebody waited for: a pre-warm asks for one token."""
+    bodies = [request["body"] for request in stub.stats()["recent"]]
+    spoken = [body["messages"] for body in bodies if body.get("max_tokens") != 1]
+    return [message["content"] for message in spoken[-1] if message["role"] == "user"]
 
 
 def test_node_killed_in_an_answer_is_an_error_and_the_next_turn_goes_to_the_other(valkey: Valkey) -> None:
