@@ -73,11 +73,15 @@ async def follow(job_id: str, *, store: JobStore, screen: Screen, clock: Callabl
                 warned = True
                 screen.say(NOBODY_TAKES_IT)
             screen.show(standing(job, now=answered_at))
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # Ctrl-C in the middle of a call that made a fault of its own out of it.
-            raise asyncio.CancelledError
+        _stop_if_told()
         await asyncio.sleep(ASK_AGAIN_AFTER_S)
+
+
+def _stop_if_told() -> None:
+    """End at a Ctrl-C that came in the middle of a call which made a fault of its own out of it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _news(job_id: str, *, store: JobStore, after: int) -> tuple[tuple[JobEvent, ...], Job]:
