@@ -32,13 +32,13 @@ class Order(msgspec.Struct, frozen=True):
 
     key: ConversationKey
     conversation: Conversation
-    request: ChatRequest
-    """A request of that conversation: its model, tools and template options shape the prompt."""
+    frame: ChatRequest
+    """Of that conversation's requests: model, tools and template options shape the prompt."""
     prompt: Prompt
     purpose: Purpose
     max_tokens: int
     model: str = ""
-    """Another model than the request's."""
+    """Another model than the frame's."""
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Background:
 
     async def deliver(self, order: Order) -> Delivered:
         """Raises a `GatewayError` where no node answers."""
-        request = background_request(order.request, max_tokens=order.max_tokens, model=order.model)
+        request = background_request(order.frame, max_tokens=order.max_tokens, model=order.model)
         now = self.clock()
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
         served = await self.dispatcher.serve(self._job(order, request, prefix, now), Nowhere())

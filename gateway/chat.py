@@ -33,14 +33,7 @@ from gateway.upkeep import Upkeep
 from history.conversation import Binding, ConversationKey
 from history.conversation import Reply as AnswerFrame
 from history.dialogue import Dialogues, Replay
-from history.errors import (
-    ConversationErased,
-    HistoryError,
-    InvalidMessages,
-    LeaseLost,
-    StoreFault,
-    StoreUnavailable,
-)
+from history.errors import HistoryError, InvalidMessages, LeaseLost, StoreUnavailable
 from history.incoming import ANEW, Incoming, read_incoming
 from history.lease_keeper import Stop
 from history.message import Message
@@ -273,8 +266,7 @@ class Chat:
 
     def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
         shown = envelope(error)
-        if isinstance(error, StoreFault) and not isinstance(error, LeaseLost | ConversationErased):
-            self.faults.note(error, now=self.clock())
+        self.faults.note(error, now=self.clock())
         if reply.is_finished:
             return shown.status
         if shown.status >= 500 or reply.is_started:

@@ -34,7 +34,6 @@ from gateway.routing.router import Router
 from gateway.telemetry import Telemetry
 
 _MAX_ATTEMPTS = 3
-_A_MOMENT_S = 1e-6
 
 log = structlog.get_logger()
 
@@ -147,11 +146,11 @@ class Dispatcher:
         body = node_body(job.request, job.messages, model=job.request.model)
         sent_at = self._clock()
         self._telemetry.overhead.observe(sent_at - job.received_at)
-        first_s = 0.0
+        first_s: float | None = None
 
         def on_first() -> None:
             nonlocal first_s
-            first_s = max(self._clock() - sent_at, _A_MOMENT_S)
+            first_s = self._clock() - sent_at
             self._router.answered(decision)
             self._telemetry.first_byte[node.id].observe(first_s)
 
@@ -167,12 +166,12 @@ class Dispatcher:
             else:
                 served = await _whole(decision, exchange)
             self._roster.answered(node.id)
-            return msgspec.structs.replace(served, first_s=first_s)
+            return msgspec.structs.replace(served, first_s=first_s or 0.0)
         finally:
             reply.attach(None)
             if exchange is not None:
                 exchange.abort()
-            self._router.release(decision, was_answered=first_s > 0)
+            self._router.release(decision, was_answered=first_s is not None)
 
     def _blame(self, job: Job, name: str, fault: NodeFault) -> None:
         """A busy node is not a broken one."""

@@ -9,7 +9,7 @@ import re
 
 import structlog
 
-from history.errors import StoreFault
+from history.errors import ConversationErased, LeaseLost, StoreFault
 
 _EVERY_S = 60.0
 _TEXTS = 8
@@ -28,8 +28,13 @@ class FaultLog:
         self._said: set[tuple[str, str]] = set()
         self._left_out = 0
 
-    def note(self, fault: StoreFault, *, now: float) -> None:
-        """Log a fault unless its like was logged within the last minute. `now` is in seconds."""
+    def note(self, fault: Exception, *, now: float) -> None:
+        """Log a fault of the store unless its like was logged within the last minute. `now` is in seconds.
+
+        Nothing else is logged, nor what a writer suffers by others and not by the store.
+        """
+        if not isinstance(fault, StoreFault) or isinstance(fault, LeaseLost | ConversationErased):
+            return
         if now - self._since >= _EVERY_S:
             if self._left_out:
                 log.warning("more faults of the store", left_out=self._left_out)

@@ -25,10 +25,12 @@ def frame_of(request: ChatRequest) -> ChatRequest:
 
 def background_request(frame: ChatRequest, *, max_tokens: int, model: str = "") -> ChatRequest:
     """A request in this frame whose answer is short, plain and the same every time."""
-    own = {"max_tokens": max_tokens, "temperature": 0}
-    fields = {name: raw for name, raw in frame.fields.items() if name in _SHAPING}
-    fields |= {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in own.items()}
+    fields = {
+        **frame.fields,
+        "max_tokens": msgspec.Raw(b"%d" % max_tokens),
+        "temperature": msgspec.Raw(b"0"),
+    }
     if "tools" in fields:
         # They are part of the prompt, but nobody is there to run one.
         fields["tool_choice"] = msgspec.Raw(b'"none"')
-    return replace(frame, fields=fields, model=model or frame.model, stream=False)
+    return replace(frame, fields=fields, model=model or frame.model)

@@ -117,8 +117,8 @@ def read_request(
         is_windowed=conversation is None
         and (history == b"window" or (history != b"off" and stateless == "window")),
         must_exist=uses_history and conversation is not None and conversation.startswith("conv_"),
-        user=_bounded(_user(fields, metadata), "user"),
-        character=_bounded(metadata.character or "", "metadata.character"),
+        user=bounded(_user(fields, metadata), "user"),
+        character=bounded(metadata.character or "", "metadata.character"),
         on_busy=_read(fields, "on_busy", OnBusy),
         answer_tokens=_check_bounds(fields, has_history=uses_history),
         tail=_tail(fields, has_history=uses_history),
@@ -148,7 +148,7 @@ def read_bare_request(
         messages=b"[]",
         stream=_read(fields, "stream", bool) or False,
         wants_usage=_wants_usage(fields),
-        conversation=_bounded(conversation, "conversation"),
+        conversation=bounded(conversation, "conversation"),
         is_windowed=False,
         must_exist=True,
         user="",
@@ -170,7 +170,7 @@ def check_encoding(headers: Mapping[bytes, bytes]) -> None:
 
 
 def _idempotency_key(headers: Mapping[bytes, bytes]) -> str:
-    return _bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key")
+    return bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key")
 
 
 def node_body(request: ChatRequest, messages: bytes, *, model: str) -> bytes:
@@ -275,7 +275,7 @@ def _conversation(
         or _read(fields, "session_id", str)
         or (adopt_cache_key and (_read(fields, "prompt_cache_key", str) or metadata.session_id))
     )
-    return _bounded(found, "conversation") if found else None
+    return bounded(found, "conversation") if found else None
 
 
 def _user(fields: Fields, metadata: _Metadata) -> str:
@@ -284,7 +284,8 @@ def _user(fields: Fields, metadata: _Metadata) -> str:
     return safety_identifier or user or metadata.user_id or ""
 
 
-def _bounded(text: str, param: str) -> str:
+def bounded(text: str, param: str) -> str:
+    """An id or a name as it came. Raises `BadRequest` if it is too long or has control characters."""
     if len(text) > MAX_ID:
         raise BadRequest(f"{param} is longer than {MAX_ID} characters", param=param)
     if _CONTROL.search(text):

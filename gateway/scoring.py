@@ -103,8 +103,8 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     """
     if turn.continues(message, usage.completion_tokens):
         return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
-    parts, new = turn.prompt.parts, len(turn.layout.said())
-    known = len(parts) - new
+    parts = turn.prompt.parts
+    known = len(parts) - len(turn.layout.plan.draft.messages)
     if known == 0:
         return prefix.chain.root, 0
     link, binding = prefix.chain.links[known - 1], turn.layout.conversation.binding

@@ -16,6 +16,7 @@ from gateway.errors import GatewayError
 from gateway.frame import frame_of
 from gateway.recent import Recent, Seen
 from gateway.request import ChatRequest
+from gateway.routing.node import Node
 from gateway.upkeep_rules import UpkeepRules
 from history.archivist import Archivist
 from history.compaction import CompactionRule, Stretch
@@ -39,6 +40,7 @@ class _Errand(msgspec.Struct):
 
     frame: ChatRequest
     turn_count: int
+    """Of the turn that left it to be done."""
     due: Stretch | None = None
     warm: bool = False
     archive: bool = False
@@ -120,9 +122,7 @@ class Upkeep:
         outlook = await self._dialogues.outlook(key)
         if outlook is None:
             return None
-        delivered = await self._background.deliver(_warming(key, outlook, request))
-        await self._dialogues.rebind(key, delivered.binding, outlook.conversation)
-        return delivered
+        return await self._warmed(key, outlook, frame_of(request))
 
     async def compact(self, key: ConversationKey, request: ChatRequest) -> Outcome | None:
         """Make the version of the memory that is due, now; None if none is.
@@ -157,15 +157,12 @@ class Upkeep:
             self._busy.add(key)
             try:
                 await self._run(key, errand)
-            except (GatewayError, HistoryError) as fault:
+            except Exception as fault:
+                # A mistake of ours, too, costs this conversation its upkeep, not everybody their answers.
+                is_known = isinstance(fault, GatewayError | HistoryError)
                 self._events["upkeep_failed"] += 1
                 self._patience.failed(key, errand.turn_count)
-                log.warning("upkeep failed", fault=type(fault).__name__)
-            except Exception:
-                # A mistake of ours costs this conversation its upkeep, not everybody their answers.
-                self._events["upkeep_failed"] += 1
-                self._patience.failed(key, errand.turn_count)
-                log.exception("unforeseen error in upkeep")
+                log.warning("upkeep failed", fault=type(fault).__name__, exc_info=not is_known)
             finally:
                 self._busy.discard(key)
                 if key in self._errands:
@@ -180,28 +177,43 @@ class Upkeep:
             await self._prewarm(key, errand)
 
     async def _prewarm(self, key: ConversationKey, errand: _Errand) -> None:
-        outlook = await self._dialogues.outlook(key)
-        if outlook is None:
+        before = await self._dialogues.outlook(key)
+        if before is None:
             return
-        if not await self._is_idle(outlook.conversation) and self._is_crowded(outlook.conversation):
+        node = self._node_of(before.conversation)
+        if node is not None and not await self._is_idle(node) and (node.waiting or 0) > _CROWD:
             self._events["warm_left_out"] += 1
             return
         # The prefix has to be computed in any case, so a node that is never idle does it as well now as
         # later; only a turn that came meanwhile has done it already.
         now = await self._dialogues.outlook(key)
-        if now is None or now.conversation.turn_count != outlook.conversation.turn_count:
+        if now is None or now.conversation.turn_count != before.conversation.turn_count:
             self._events["warm_overtaken"] += 1
             return
-        await self.warm(key, errand.frame)
+        await self._warmed(key, now, errand.frame)
         self._events["warm"] += 1
+
+    async def _warmed(self, key: ConversationKey, outlook: Outlook, frame: ChatRequest) -> Delivered:
+        order = Order(
+            key=key,
+            conversation=outlook.conversation,
+            frame=frame,
+            prompt=outlook.prompt,
+            purpose="warm",
+            max_tokens=1,
+        )
+        delivered = await self._background.deliver(order)
+        await self._dialogues.rebind(key, delivered.binding, outlook.conversation)
+        return delivered
 
     async def _compact(self, key: ConversationKey, errand: _Errand, due: Stretch) -> Outcome:
         async def scribe(conversation: Conversation, prompt: Prompt) -> str:
-            await self._is_idle(conversation)
+            if (node := self._node_of(conversation)) is not None:
+                await self._is_idle(node)
             order = Order(
                 key=key,
                 conversation=conversation,
-                request=errand.frame,
+                frame=errand.frame,
                 prompt=prompt,
                 purpose="compaction",
                 max_tokens=self._compaction.max_tokens,
@@ -225,23 +237,21 @@ class Upkeep:
             self._put(key, _Errand(frame=errand.frame, turn_count=errand.turn_count, due=outlook.due))
         return outcome
 
-    async def _is_idle(self, conversation: Conversation) -> bool:
-        """Wait a while for the conversation's node to have nothing else to do; whether it has."""
+    def _node_of(self, conversation: Conversation) -> Node | None:
+        """The node that has the conversation's KV."""
         name = conversation.binding.node if conversation.binding else ""
         router = self._background.router
+        return router.node(name) if router.has(name) else None
+
+    async def _is_idle(self, node: Node) -> bool:
+        """Wait a while for a node to have nothing else to do; whether it has."""
         waited = 0.0
-        while router.has(name) and router.node(name).is_busy():
+        while node.is_busy():
             if waited >= self._rules.idle_wait_s:
                 return False
             await asyncio.sleep(_IDLE_POLL_S)
             waited += _IDLE_POLL_S
         return True
-
-    def _is_crowded(self, conversation: Conversation) -> bool:
-        """Whether more wait on its node than a warm-up should add to."""
-        name = conversation.binding.node if conversation.binding else ""
-        router = self._background.router
-        return router.has(name) and (router.node(name).waiting or 0) > _CROWD
 
 
 class Patience:
@@ -264,14 +274,3 @@ class Patience:
     def forget(self, key: ConversationKey) -> None:
         """It worked."""
         self._waits.pop(key, None)
-
-
-def _warming(key: ConversationKey, outlook: Outlook, request: ChatRequest) -> Order:
-    return Order(
-        key=key,
-        conversation=outlook.conversation,
-        request=request,
-        prompt=outlook.prompt,
-        purpose="warm",
-        max_tokens=1,
-    )

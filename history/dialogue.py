@@ -274,14 +274,12 @@ class Dialogues:
         window = self._rules.window
         cut = self._moved(conversation, conversation.cut, turns, conversation.memories, window)
         shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)
-        memory = shown(conversation.memories, shows)
-        prompt = build(conversation.persona, memory, turns[cut - conversation.cut :], ())
-        left = sizes_of(turns[cut - conversation.cut :], self._rules.window)
+        left = turns[cut - conversation.cut :]
         return Outlook(
             conversation=conversation,
-            prompt=prompt,
+            prompt=build(conversation.persona, shown(conversation.memories, shows), left, ()),
             has_cut=cut != conversation.cut,
-            due=due(cut, left, conversation.memories, self._rules.window, self._rules.compaction),
+            due=due(cut, sizes_of(left, window), conversation.memories, window, self._rules.compaction),
         )
 
     def left(self, ended: Ended) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from history.beginning import Beginning
-from history.conversation import Binding, ConversationKey, Memory, Turn
+from history.conversation import Binding, ConversationKey, Memory
 from history.editing import Editor
 from history.errors import ConversationErased, ConversationMismatch, ConversationNotFound
 from history.grouping import Grouped
@@ -123,8 +123,3 @@ class Growing:
 def _branches(start: int, groups: Sequence[Grouped]) -> tuple[Branch, ...]:
     """The versions of these turns, as branches that left at their places."""
     return tuple((start + at, (version,)) for at, group in enumerate(groups) for version in group.versions)
-
-
-def as_they_are(turns: Sequence[Turn]) -> list[Grouped]:
-    """Turns that are copied."""
-    return [Grouped(turn=turn) for turn in turns]

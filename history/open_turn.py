@@ -90,10 +90,9 @@ class Layout(msgspec.Struct, frozen=True):
     tail: str = ""
     """What stands behind the user's message in this prompt."""
 
-    def prompt(self) -> Prompt:
-        """The messages for the engine."""
-        memory = shown(self.memories, self.shows)
-        return build(self.persona, memory, self.turns, self.said())
+    def prompt(self, said: Sequence[bytes]) -> Prompt:
+        """The messages for the engine; `said`: the new ones."""
+        return build(self.persona, shown(self.memories, self.shows), self.turns, said)
 
     def said(self) -> tuple[bytes, ...]:
         """The messages that are new, as the engine gets them."""
@@ -130,7 +129,8 @@ class OpenTurn:
         self.key = key
         self.lease = lease
         self.layout = layout
-        self.prompt = layout.prompt()
+        self._said = layout.said()
+        self.prompt = layout.prompt(self._said)
 
     def continues(self, message: Message | None, completion_tokens: int) -> bool:
         """Whether the next prompt has this turn as the engine saw it: its tail stays, or there is none.
@@ -197,7 +197,7 @@ class OpenTurn:
     def _turn(self, answer: Answer) -> Turn:
         draft, spoken = self.layout.plan.draft, answer.message
         stays = self.continues(spoken, answer.reply.completion_tokens)
-        said = self.layout.said() if stays else draft.messages
+        said = self._said if stays else draft.messages
         messages = said if spoken is None else (*said, spoken.json)
         calls = spoken.calls_tools if spoken is not None else any(map(calls_tools, draft.messages[-1:]))
         waits_for_tool = calls and answer.status == "complete"

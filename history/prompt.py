@@ -14,14 +14,13 @@ from history.memory import block, head
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """`messages` are JSON objects in order; the first `stable` of them were in an earlier prompt.
+    """`messages` are JSON objects in order.
 
     `parts` are the same for telling prefixes apart: persona and memory count as two, though they stand in one
     message, since all users of a character share the persona.
     """
 
     messages: tuple[bytes, ...]
-    stable: int
     parts: tuple[bytes, ...]
 
     def json(self) -> bytes:
@@ -37,5 +36,4 @@ def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Ite
     said.extend(new)
     heads = [part for part in (persona, remembered.encode()) if part]
     messages = (first, *said) if first else tuple(said)
-    stable = bool(first) + sum(len(turn.messages) for turn in turns)
-    return Prompt(messages=messages, stable=stable, parts=(*heads, *said))
+    return Prompt(messages=messages, parts=(*heads, *said))

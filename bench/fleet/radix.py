@@ -9,6 +9,7 @@ A tree is kept by extents, which is exact for prompts that share whole extents.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from bench.fleet.policy import Own, Replica, Sight
 from bench.fleet.prompt import Extent, Prompt, Request
@@ -78,24 +79,21 @@ class Tree:
 
 def cache_aware(sight: Sight, replica: int) -> Replica:
     """SMG's `cache_aware` since August 2026, over plain HTTP."""
-    own = Own(sight, replica)
-    tree = Tree(own.count, block=own.block)
-
-    def pick(request: Request, able: list[int], _: float) -> int:
-        node = _matched_or_least(own, tree, request.prompt, able)
-        tree.insert(request.prompt.extents, node)
-        return node
-
-    return Replica(own, pick, tree.remove)
+    return _replica(sight, replica, _matched_or_least)
 
 
 def fleet_switch(sight: Sight, replica: int) -> Replica:
     """vllm-router's `cache_aware`."""
+    return _replica(sight, replica, _matched_while_even)
+
+
+def _replica(sight: Sight, replica: int, choose: Callable[[Own, Tree, Prompt, list[int]], int]) -> Replica:
+    """A replica that notes every prompt in its tree, where it sent it."""
     own = Own(sight, replica)
     tree = Tree(own.count, block=own.block)
 
     def pick(request: Request, able: list[int], _: float) -> int:
-        node = _matched_while_even(own, tree, request.prompt, able)
+        node = choose(own, tree, request.prompt, able)
         tree.insert(request.prompt.extents, node)
         return node
 

@@ -1,7 +1,6 @@
 """What requests about conversations say: read within bounds, and checked field by field."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.conversations import Draft
 from gateway.errors import BadRequest, BodyStalled, TooLarge
-from gateway.request import MAX_ID, check_encoding
+from gateway.request import bounded, check_encoding
 from history.errors import InvalidMessages
 from history.import_items import chat_messages, kept_message
 from history.message import Message, is_persona
@@ -21,7 +20,6 @@ _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 _MAX_COMMENT = 2_000
 _MAX_PAGE = 100
 _BODY_IDLE_S = 30.0
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 T = TypeVar("T")
 Fields = dict[str, Any]
@@ -92,8 +90,8 @@ def read_draft(fields: Fields) -> Draft:
         said=said,
         persona=persona or b"",
         metadata=written_metadata(metadata),
-        user=_bounded(user, "user"),
-        character=_bounded((metadata or {}).get("character", ""), "metadata.character"),
+        user=bounded(user, "user"),
+        character=bounded((metadata or {}).get("character", ""), "metadata.character"),
     )
 
 
@@ -203,11 +201,3 @@ def _named(fields: Fields, name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"{name} must be a string", param=name)
     return value or ""
-
-
-def _bounded(text: str, param: str) -> str:
-    if len(text) > MAX_ID:
-        raise BadRequest(f"{param} is longer than {MAX_ID} characters", param=param)
-    if _CONTROL.search(text):
-        raise BadRequest(f"{param} has control characters in it", param=param)
-    return text

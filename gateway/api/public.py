@@ -19,7 +19,7 @@ from gateway.keys.key import Caller, require
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
 from gateway.telemetry import Telemetry, registry_of
-from history.errors import ConversationErased, HistoryError, LeaseLost, StoreFault
+from history.errors import HistoryError
 
 
 def public_app(
@@ -83,8 +83,7 @@ def handle_faults(app: FastAPI, clock: Callable[[], float]) -> None:
 
     @app.exception_handler(HistoryError)
     async def fault_of_the_history(request: Request, error: HistoryError) -> Response:
-        if isinstance(error, StoreFault) and not isinstance(error, LeaseLost | ConversationErased):
-            faults.note(error, now=clock())
+        faults.note(error, now=clock())
         return _shown(request, envelope(error))
 
     @app.exception_handler(HTTPException)
