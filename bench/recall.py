@@ -1,11 +1,13 @@
 """Recall: whether facts come back, what small talk brings up, and what a search costs.
 
-Prints three tables. The first one asks 200 questions per seed (see `bench.needles.generator`) about facts
-that were said 5 to 500 turns ago: the share whose fact is in the prompt, by the last 40 turns alone, by the
-stepped window alone, and with recall. The second one says things that ask nothing, in dialogues made of other
-templates than they are. The third one times searches in large archives; their few templates make words more
-frequent, and so postings longer, than real dialogues have them. Run it as `python -m bench.recall`; half a
-minute on one core.
+Prints four tables. The first two ask 200 questions per seed (see `bench.needles.generator`) about facts that
+were said 5 to 500 turns ago: the share whose fact is in the prompt, by the last 40 turns alone, by the
+stepped window alone, by window and summary (an ideal one and one of the newest lines, both within the
+summary's budget: see `bench.needles.summary`), and by window and recall. In the first there are some ten
+facts in a dialogue, in the second one turn in ten says one. The third one says things that ask nothing, in
+dialogues made of other templates than they are. The fourth one times searches in large archives; their few
+templates make words more frequent, and so postings longer, than real dialogues have them. Run it as
+`python -m bench.recall`; a minute on one core.
 """
 
 import argparse
@@ -27,27 +29,41 @@ from bench.needles.generator import (
     turns,
 )
 from bench.needles.trial import Outcome, outcomes
+from history.compaction import CompactionRule
 from history.passage import Passage, remembered, tokens_of
 from history.recall import RecallRule, sentences
 from history.recall_index import RecallIndex
 from history.tail import Tail, tail_text
 from history.window import WindowRule
 
-RULE, WINDOW = RecallRule(), WindowRule()
+RULE, WINDOW, COMPACTION = RecallRule(), WindowRule(), CompactionRule()
+DENSE = 10
+"""One turn in so many says a fact, in the second table."""
 SIZES = (200, 1_000, 10_000)
 HELD_OUT = 10
 """Templates of small talk that the archive is made without."""
 LONG_SENTENCES = 12
 
 
-def print_needles(seeds: int) -> None:
+def print_needles(seeds: int, *, fact_every: int) -> None:
     """The share of facts in the prompt, by distance and language."""
-    found = [one for seed in range(seeds) for one in outcomes(seed, rule=RULE, window=WINDOW)]
-    print(f"facts in the prompt, {len(found)} questions, at most {RULE.max_tokens} tokens of tail\n")
-    print("  distance  cases     last 40      window      recall    archived   tail tokens")
-    print("                      en   zh     en   zh     en   zh     en   zh          mean")
+    found = [
+        one
+        for seed in range(seeds)
+        for one in outcomes(seed, rule=RULE, window=WINDOW, compaction=COMPACTION, fact_every=fact_every)
+    ]
+    print(
+        f"facts in the prompt, {len(found)} questions, "
+        f"{f'one turn in {fact_every} says a fact' if fact_every else 'some ten facts in a dialogue'}; "
+        f"at most {RULE.max_tokens} tokens of tail, {COMPACTION.max_tokens} of summary\n"
+    )
+    heads = ("last 40", "window", "summary:", "summary:", "recall", "recall")
+    print(" " * 17 + "".join(f"{head:>12}" for head in heads))
+    print("  distance  cases" + " " * 29 + "ideal" + " " * 6 + "newest" + " " * 13 + "archived   tail tokens")
+    print(" " * 17 + "     en   zh" * 6 + "          mean")
     for distance in (*DISTANCES, 0):
         print_row(distance, [one for one in found if distance in (0, one.case.distance)])
+    print()
 
 
 def print_row(distance: int, found: Sequence[Outcome]) -> None:
@@ -56,6 +72,8 @@ def print_row(distance: int, found: Sequence[Outcome]) -> None:
     columns = (
         [(one.case.language, one.case.distance <= WINDOW.max_turns) for one in found],
         [(one.case.language, one.in_window) for one in found],
+        [(one.case.language, one.in_window or one.summarised) for one in found],
+        [(one.case.language, one.in_window or one.in_newest_lines) for one in found],
         [(one.case.language, one.shown) for one in found],
         [(one.case.language, one.recalled) for one in left],
     )
@@ -164,12 +182,13 @@ def timed(index: RecallIndex, said: Sequence[str], cut: int, clock: Callable[[],
 
 
 def main() -> None:
-    """All three tables."""
+    """All four tables."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, default=3, help="200 needle cases each")
     arguments.add_argument("--searches", type=int, default=1_000, help="per archive")
     given = arguments.parse_args()
-    print_needles(given.seeds)
+    print_needles(given.seeds, fact_every=0)
+    print_needles(given.seeds, fact_every=DENSE)
     print_small_talk()
     print_costs(given.searches)
 

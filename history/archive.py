@@ -5,6 +5,7 @@ nothing of ids; contents are compressed msgpack.
 """
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,7 @@ from history.errors import StoreFault
 SEGMENT = 64
 """Turns in a piece."""
 
+_PIECE = re.compile(r"[0-9a-f]{32}/[0-9a-f]{64}/[0-9]{10}")
 _MAX_PIECE_BYTES = 256 * 1024 * 1024
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Turn, ...]).decode
@@ -28,6 +30,9 @@ class ArchiveRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`file:///folder`, `s3://bucket/prefix`, or what else obstore knows; empty: they stay in Redis."""
     behind_turns: int = 128
     """How many turns behind the window stay in Redis: for edits, and for recall at once."""
+    keep_days: float = 0.0
+    """What a conversation that expired has left in the archive goes so many days after it was written; 0: it
+    stays. What was erased goes at once."""
 
 
 def folder_of(key: ConversationKey) -> str:
@@ -40,6 +45,11 @@ def folder_of(key: ConversationKey) -> str:
 def piece_name(key: ConversationKey, start: int) -> str:
     """The name of the piece that begins at turn `start`, a multiple of `SEGMENT`."""
     return f"{folder_of(key)}/{start:010d}"
+
+
+def is_piece(name: str) -> bool:
+    """Whether this is the name of a piece: nothing else in the folder or bucket is ours to judge."""
+    return _PIECE.fullmatch(name) is not None
 
 
 def starts(start: int, stop: int) -> Iterable[int]:

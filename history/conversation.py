@@ -10,6 +10,8 @@ import msgspec
 
 SCHEMA_VERSION = 1
 
+_encode = msgspec.msgpack.Encoder().encode
+
 Status = Literal["complete", "open", "incomplete"]
 
 
@@ -59,6 +61,11 @@ def token_estimate(turn: Turn) -> int:
     return turn.tokens or sum(len(message) for message in turn.messages) // 4
 
 
+def turn_size(turn: Turn) -> int:
+    """How many bytes it takes, as it is kept."""
+    return len(_encode(turn))
+
+
 class Binding(msgspec.Struct, frozen=True, array_like=True):
     """Which node holds the conversation's KV, up to which prefix, since when."""
 
@@ -95,6 +102,13 @@ class PastMark(msgspec.Struct, frozen=True, array_like=True):
     """The furthest that the cut came under this number."""
 
 
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """How much is kept: turns, replaced and archived ones included, and their bytes as they are encoded."""
+
+    turns: int = 0
+    bytes: int = 0
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """Everything remembered under one id but the turns themselves."""
 
@@ -122,6 +136,8 @@ class Conversation(msgspec.Struct, frozen=True):
     metadata: bytes = b""
     """What the client noted about it: a JSON object, empty for none."""
     binding: Binding | None = None
+    stored: Stored = Stored()
+    """All that is kept of it, for limits."""
     created_at: float = 0.0
     updated_at: float = 0.0
 

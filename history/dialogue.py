@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from history.allowance import Allowance
 from history.compaction import Stretch, due, free, settled, shown, shows_at
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
 from history.errors import (
@@ -22,6 +23,7 @@ from history.errors import (
 )
 from history.incoming import Incoming, NeedTurn, Plan, plan_anew, plan_dialogue, plan_new
 from history.lease_keeper import LeaseKeeper
+from history.limits import LimitRule
 from history.memory import memory_size
 from history.open_turn import Ask, Ended, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
@@ -67,7 +69,7 @@ class Dialogues:
     `retention_s`: the KV of a conversation that was silent for so long is gone from its node.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it is put together of
         self,
         store: ConversationStore,
         keeper: LeaseKeeper,
@@ -76,6 +78,7 @@ class Dialogues:
         *,
         retention_s: float = math.inf,
         recaller: Recaller | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -84,21 +87,26 @@ class Dialogues:
         self._retention_s = retention_s
         self._line = WaitingLine()
         self._tails = TailMaker(recaller, rules, clock)
+        self._allowance = allowance or Allowance(store, LimitRule())
 
     async def open(self, key: ConversationKey, incoming: Incoming, ask: Ask) -> OpenTurn | Replay:
         """Take the lease (waiting in line if need be) and lay out the prompt.
 
         Raises the `CallerFault` that fits, or `StoreUnavailable`; nothing is held then.
         """
+        if not (ask.is_retry or ask.idempotency_key):  # what is stored already may be asked for again
+            self.check_tenant(key, incoming)
         begun, waited = await self._claim(key, incoming, ask)
         try:
             if replay := _replay(begun.turns, ask):
                 await self._store.release(key, begun.lease)
                 self._line.wake(key)
                 return replay
+            self.check_tenant(key, incoming)
             await self._register(key, begun, ask)
             interrupted = waited and ask.on_busy == "restart"
             plan = await self._plan(key, begun, incoming, ask, interrupted=interrupted)
+            self._allowance.check_room(begun.conversation, plan.growth(begun.conversation.turn_count))
             layout = await self._lay_out(key, begun, plan, incoming, ask)
         except BaseException:
             await self._store.release(key, begun.lease)
@@ -106,6 +114,11 @@ class Dialogues:
             raise
         self._keeper.hold(key, begun.lease, ask.on_stop)
         return OpenTurn(self, self._rules, self._clock, key=key, lease=begun.lease, layout=layout)
+
+    def check_tenant(self, key: ConversationKey, incoming: Incoming = _NOTHING) -> None:
+        """Raise `QuotaExceeded` if a tenant may store nothing new; a turn that was begun may end."""
+        if not incoming.answers_tool:
+            self._allowance.check(key.tenant)
 
     async def hold(self, key: ConversationKey, ask: Ask) -> Begun:
         """Take the lease as `open` does, for a change that no model answers; `write` or `release` ends it."""

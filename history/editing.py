@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from history.beginning import Owner
-from history.compaction import settled, shows_at
+from history.compaction import settled, shown, shows_at
 from history.conversation import Conversation, ConversationKey, Lease, Turn
 from history.dialogue import Dialogues
 from history.grouping import Said, continues, turns_of
@@ -60,8 +60,8 @@ class Editor:
     async def edit(self, key: ConversationKey, plan: Plan, owner: Owner | None = None) -> Edited:
         """Write what `plan` says, under a lease. Without an owner the conversation has to exist.
 
-        Raises `ConversationNotFound`, `ConversationBusy`, `ConversationErased`, `LeaseLost`, what `plan`
-        raises, or `StoreUnavailable`; nothing is changed then.
+        Raises `ConversationNotFound`, `ConversationBusy`, `ConversationErased`, `ConversationFull`,
+        `QuotaExceeded`, `LeaseLost`, what `plan` raises, or `StoreUnavailable`; nothing is changed then.
         """
         begun = await self._dialogues.hold(key, self._ask(owner))
         try:
@@ -69,6 +69,8 @@ class Editor:
             if planned is None:
                 await self._dialogues.release(key, begun.lease)
                 return Edited(begun.conversation, None)
+            if _grows(planned):
+                self._dialogues.check_tenant(key)
             change = _signed(planned, begun.lease)
             if begun.is_new and owner is not None:
                 change = replace(change, user=owner.user, character=owner.character)
@@ -129,7 +131,12 @@ class Editor:
         memories = tuple(one for one in before.memories if one.covers_to <= change.keep)
         moved = settled(cut, sizes_of(turns, window), memories, window, compaction)
         shows = shows_at(moved, before.cut, before.shows, memories)
-        return replace(change, cut=moved, shows=shows if shows != before.shows else None)
+        return replace(
+            change,
+            cut=moved,
+            shows=shows if shows != before.shows else None,
+            shown=shown(memories, shows) if change.keep < before.turn_count else None,
+        )
 
     def _ask(self, owner: Owner | None) -> Ask:
         return Ask(
@@ -143,6 +150,11 @@ class Editor:
 
 def _go_on(_: Stop) -> None:
     """An edit is over in no time."""
+
+
+def _grows(change: Change) -> bool:
+    """Whether it brings something new; taking an older answer back, for one, does not."""
+    return bool(change.append or change.branches) and not change.into_branch
 
 
 def _signed(change: Change, lease: Lease) -> Change:

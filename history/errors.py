@@ -5,11 +5,13 @@ HistoryError
 │   ├── InvalidMessages        a message is malformed or out of place
 │   ├── ConversationNotFound   an id that must exist does not
 │   ├── ConversationMismatch   the dialogue sent is not the dialogue stored
-│   └── ConversationBusy       an answer is being written and waiting is refused or too long
+│   ├── ConversationBusy       an answer is being written and waiting is refused or too long
+│   ├── ConversationFull       it has as many turns or bytes as it may have
+│   └── QuotaExceeded          its tenant has
 └── StoreFault             the store could not do its part
     ├── StoreUnavailable       it did not answer
     ├── LeaseLost              another writer holds the conversation now
-    └── ConversationErased     its user was erased while this turn was being written
+    └── ConversationErased     it was erased, or expired, while this turn was being written
 """
 
 
@@ -47,6 +49,14 @@ class ConversationBusy(CallerFault):
         self.retry_after_ms = retry_after_ms
 
 
+class ConversationFull(CallerFault):
+    """The conversation has as many turns or bytes as it may have."""
+
+
+class QuotaExceeded(CallerFault):
+    """Its tenant has as many turns or bytes stored as it may have."""
+
+
 class StoreFault(HistoryError):
     """The store could not do its part."""
 
@@ -60,7 +70,7 @@ class LeaseLost(StoreFault):
 
 
 class ConversationErased(StoreFault):
-    """The conversation was erased while its turn was being written; nothing was written."""
+    """The conversation was erased, or expired, while its turn was being written; nothing was written."""
 
 
 class TurnsArchived(StoreFault):

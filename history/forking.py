@@ -80,13 +80,14 @@ class Forks:
                 await growing.add(Grouped(_ended(turn, until) if ends else turn), cut=cut)
         await growing.flush(cut=cut)
         memories = [one for one in source.memories if one.covers_to <= stop]
-        await growing.remember(memories)
+        # What it shows goes first: the store keeps that version, whatever comes behind it.
         await growing.settle(
             cut=cut,
             shows=shows_at(cut, source.cut, source.shows, memories),
             binding=source.binding,
             at=self._editor.now(),
         )
+        await growing.remember(memories)
 
     async def _check(self, key: ConversationKey, new: ConversationKey, count: int) -> None:
         """What was copied is still so; the turn at which the copy ends was looked at when it was read."""

@@ -139,10 +139,10 @@ class _Inlet:
         await self._growing.flush(cut=start.cut)
         conversation = await self._store.load(self._key)
         if start.memories and conversation is not None and not conversation.memories:
-            await self._growing.remember(start.memories)
             cut = min(start.cut or 0, self._growing.count)
             at = start.updated_at or self._editor.now()
             await self._growing.settle(cut=cut, shows=start.shows, binding=None, at=at)
+            await self._growing.remember(start.memories)
         for item, rating in self._ratings:
             await self._store.rate(self._key, item, rating)
         known = self._seen - self._added

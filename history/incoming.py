@@ -32,6 +32,11 @@ class Incoming(msgspec.Struct, frozen=True):
         return "assistant" in roles and bool(roles & {"user", *_ANSWERS_TOOL_CALL})
 
     @property
+    def answers_tool(self) -> bool:
+        """Whether it goes on with a turn that waits for a tool, instead of beginning one."""
+        return bool(self.messages) and self.messages[0].role in _ANSWERS_TOOL_CALL
+
+    @property
     def is_greeting(self) -> bool:
         """Whether the character itself speaks: nothing but assistant messages."""
         return bool(self.messages) and all(message.role == "assistant" for message in self.messages)
@@ -57,6 +62,11 @@ class Plan(msgspec.Struct, frozen=True):
     draft: Draft
     adopted: tuple[Turn, ...] = ()
     is_branch: bool = False
+
+    def growth(self, turn_count: int) -> int:
+        """How many turns more are kept once it is written: a branch keeps what it replaces."""
+        after = self.keep + len(self.adopted) + 1
+        return after - (self.keep if self.is_branch else turn_count)
 
 
 class NeedTurn(msgspec.Struct, frozen=True):
@@ -98,7 +108,7 @@ def plan_new(incoming: Incoming, turn_count: int, last: Turn | None, *, merge_in
     that has no answer at all is not over: what comes goes on with it.
     """
     draft = _draft(incoming.messages)
-    if incoming.messages and incoming.messages[0].role in _ANSWERS_TOOL_CALL:
+    if incoming.answers_tool:
         if last is None or last.status != "open":
             raise InvalidMessages("no tool call of this conversation is waiting for a result")
         return Plan(keep=turn_count - 1, draft=_joined(last, draft, mark=last.mark))

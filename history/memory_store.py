@@ -1,211 +1,195 @@
 """Dialogues in the memory of one process: for trying things out and for tests.
 
 It keeps the same promises as the Redis store, minus survival. Nothing awaits inside a method, so each
-one is atomic on its event loop. Nothing is ever dropped: it is as large as what was said to it.
+one is atomic on its event loop. Without a `ttl_ms` nothing is ever dropped: it is as large as what was said
+to it.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from itertools import islice
 
 from msgspec.structs import replace
 
-from history.conversation import Binding, Conversation, ConversationKey, Lease, Turn
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Stored, Turn
 from history.errors import ConversationErased, ConversationNotFound, LeaseLost, TurnsArchived
-from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Learned, Missing, Renewal
+from history.limits import LimitRule, check_growth
+from history.memory_slot import Slot
+from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
 from history.store_rules import (
     COMMITS_REMEMBERED,
     GRAVE_MS,
-    MEMORIES_KEPT,
     RATINGS_KEPT,
     TICKET_MS,
     branch_refused,
     check_claim,
     check_key,
     check_user,
+    is_gone,
     is_stale,
-    kept_memories,
-    marked,
     moved_cut,
+    with_newest,
 )
+
+_LOOKED_AT = 4
+"""How many conversations a commit looks at, whether they have expired."""
 
 
 def _monotonic_ms() -> float:
     return time.monotonic() * 1_000
 
 
-@dataclass(slots=True)
-class _Kept:
-    """Everything under one key. `conversation` is None until the first commit."""
-
-    conversation: Conversation | None = None
-    turns: list[Turn] = field(default_factory=list)
-    """From `base` on."""
-    digests: list[bytes] = field(default_factory=list)
-    """Of all turns."""
-    branches: list[Branch] = field(default_factory=list)
-    ratings: dict[str, bytes] = field(default_factory=dict)
-    seen: dict[str, float] = field(default_factory=dict)
-    """The queue: when each owner last asked, in order of arrival."""
-    owner: str = ""
-    fence: int = 0
-    expires: float = 0.0
-    interrupted_fence: int = 0
-    done: tuple[tuple[str, int], ...] = ()
-    """The newest commits, by owner and fence: behind an erasure, fences begin anew and owners do not."""
-
-    @property
-    def base(self) -> int:
-        return self.conversation.base if self.conversation else 0
-
-    def holds(self, lease: Lease) -> bool:
-        return self.owner == lease.owner and self.fence == lease.fence
-
-    def has_branch(self, number: int, index: int) -> bool:
-        """Whether there is such a branch, and it left at this turn."""
-        return 1 <= number <= len(self.branches) and self.branches[number - 1][0] == index
-
-    def free(self) -> None:
-        self.owner, self.expires = "", 0.0
-
-
 class MemoryStore:
-    """A `ConversationStore` without a server. `now_ms` is its clock; only differences count."""
+    """A `ConversationStore` without a server. `now_ms` is its clock; only differences count.
 
-    def __init__(self, *, now_ms: Callable[[], float] = _monotonic_ms) -> None:
+    `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `limits`: when one is full.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_ms: int | None = None,
+        limits: LimitRule | None = None,
+        now_ms: Callable[[], float] = _monotonic_ms,
+    ) -> None:
+        if ttl_ms is not None and ttl_ms <= 0:
+            raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
+        self._ttl_ms = math.inf if ttl_ms is None else ttl_ms
+        self._limits = limits or LimitRule()
         self._now_ms = now_ms
-        self._kept: dict[ConversationKey, _Kept] = {}
+        self._totals: dict[str, Stored] = {}
+        self._once: dict[str, float] = {}
+        self._slots: dict[ConversationKey, Slot] = {}
         self._index: dict[tuple[str, str], dict[str, None]] = {}
         self._tombstones: dict[tuple[str, str], float] = {}
 
     async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
         """Take the lease and read the window, or a place in the queue."""
-        check_key(key)
+        slot = self._slot(key)
         check_claim(claim)
-        kept = self._kept.get(key)
-        if claim.must_exist and (kept is None or kept.conversation is None):
+        if claim.must_exist and (slot is None or slot.conversation is None):
             return Missing()
-        kept = kept or self._kept.setdefault(key, _Kept())
+        slot = slot or self._slots.setdefault(key, Slot())
         now = self._now_ms()
-        if kept.owner != claim.owner:
-            busy = self._place(kept, claim, now)
+        if slot.owner != claim.owner:
+            busy = self._place(slot, claim, now)
             if busy is not None:
                 return busy
-            kept.seen.pop(claim.owner, None)
-            kept.fence += 1
-        kept.owner, kept.expires = claim.owner, now + claim.lease_ms
-        return _begun(kept, claim)
+            slot.seen.pop(claim.owner, None)
+            slot.fence += 1
+        slot.owner, slot.expires = claim.owner, now + claim.lease_ms
+        if slot.conversation is None:
+            slot.dies_at = now + max(GRAVE_MS, 2 * claim.lease_ms)
+        slot.outlive(now, 2 * claim.lease_ms)
+        return slot.begun(claim)
 
-    def _place(self, kept: _Kept, claim: Claim, now: float) -> Busy | None:
+    def _place(self, slot: Slot, claim: Claim, now: float) -> Busy | None:
         """The claim's place in the queue; None if it is its turn."""
-        for owner in [owner for owner, seen in kept.seen.items() if seen < now - TICKET_MS]:
-            del kept.seen[owner]
-        waiting = list(kept.seen)
-        ours = claim.owner in kept.seen
+        for owner in [owner for owner, seen in slot.seen.items() if seen < now - TICKET_MS]:
+            del slot.seen[owner]
+        waiting = list(slot.seen)
+        ours = claim.owner in slot.seen
         ahead = waiting.index(claim.owner) if ours else len(waiting)
-        free = kept.expires <= now
+        free = slot.expires <= now
         if free and not ahead:
             return None
-        expires_ms = max(0, round(kept.expires - now))
+        expires_ms = max(0, round(slot.expires - now))
         if not ours and len(waiting) >= claim.queue_limit:
             return Busy(position=-1, holder_expires_ms=expires_ms)
-        kept.seen[claim.owner] = now
+        slot.seen[claim.owner] = now
         if claim.interrupt and not free:
-            kept.interrupted_fence = kept.fence
+            slot.interrupted_fence = slot.fence
         return Busy(position=ahead, holder_expires_ms=expires_ms)
 
     async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
         """Extend the lease by its duration from now."""
-        kept = self._kept.get(key)
-        if kept is None or not kept.holds(lease):
+        slot = self._slot(key)
+        if slot is None or not slot.holds(lease):
             return Renewal(held=False)
-        kept.expires = self._now_ms() + lease.duration_ms
-        return Renewal(held=True, interrupted=kept.interrupted_fence == lease.fence)
+        now = self._now_ms()
+        slot.expires = now + lease.duration_ms
+        slot.outlive(now, 2 * lease.duration_ms)
+        return Renewal(held=True, interrupted=slot.interrupted_fence == lease.fence)
 
     async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
-        """Write the change and free the lease. Raises `LeaseLost`, `ConversationErased`, `ValueError`."""
-        kept = self._kept.get(key)
-        if kept is None or not kept.fence:
-            raise ConversationErased("the conversation was erased while its turn was being written")
-        if (lease.owner, lease.fence) in kept.done and kept.conversation is not None:
-            return kept.conversation
-        if not kept.holds(lease):
+        """Write the change and free the lease. Raises as `ConversationStore.commit` does."""
+        slot = self._slot(key)
+        if slot is None or not slot.fence:
+            raise is_gone()
+        if (lease.owner, lease.fence) in slot.done and slot.conversation is not None:
+            return slot.conversation
+        if not slot.holds(lease):
             raise LeaseLost("another writer took the conversation over; send the message again")
-        before = kept.conversation or Conversation(created_at=change.at)
+        before = slot.conversation or Conversation(created_at=change.at)
         cut = moved_cut(before, change)
         replaces = change.save_branch and change.keep < before.turn_count
-        if replaces and change.into_branch and not kept.has_branch(change.into_branch, change.keep):
+        if replaces and change.into_branch and not slot.has_branch(change.into_branch, change.keep):
             raise branch_refused(change.into_branch)
         if change.keep < before.base or (change.cut is not None and change.cut < before.base):
             raise TurnsArchived(before.base)
-        if replaces:
-            replaced = (change.keep, tuple(kept.turns[change.keep - before.base :]))
-            at = change.into_branch - 1 if change.into_branch else len(kept.branches)
-            kept.branches[at : at + 1] = [replaced]
-        kept.branches += change.branches
-        kept.turns[change.keep - before.base :] = change.append
-        kept.digests[change.keep :] = [turn.digests for turn in change.append]
-        kept.conversation = _changed(before, change, cut, len(kept.digests), len(kept.branches))
-        kept.done = (*kept.done, (lease.owner, lease.fence))[-COMMITS_REMEMBERED:]
-        kept.free()
-        return kept.conversation
+        stored = slot.grown(before, change)
+        check_growth(before.stored, stored, self._limits)
+        after = slot.change(before, change, cut=cut, stored=stored)
+        self._count(key.tenant, after.stored, before.stored)
+        slot.done = (*slot.done, (lease.owner, lease.fence))[-COMMITS_REMEMBERED:]
+        slot.free()
+        slot.dies_at = self._now_ms() + self._ttl_ms
+        self._tidy()
+        return after
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
         """Add a version of the memory; False if it no longer fits."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None:
             return False
-        before = kept.conversation
-        if is_stale(before, learned, kept.digests[learned.start : learned.memory.covers_to]):
+        before = slot.conversation
+        if is_stale(before, learned, slot.digests[learned.start : learned.memory.covers_to]):
             return False
-        kept.conversation = replace(
+        slot.conversation = replace(
             before,
-            memories=(*before.memories, learned.memory)[-MEMORIES_KEPT:],
+            memories=with_newest(before, learned.memory),
             memory_version=before.memory_version + 1,
         )
         return True
 
     async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
         """Say where the KV lies now, unless turns were written meanwhile."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None or kept.conversation.turn_count != turn_count:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None or slot.conversation.turn_count != turn_count:
             return False
-        kept.conversation = replace(kept.conversation, binding=binding)
+        slot.conversation = replace(slot.conversation, binding=binding)
         return True
 
     async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
         """Replace what the client noted about a conversation; False if there is none."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None:
             return False
-        kept.conversation = replace(kept.conversation, metadata=metadata)
+        slot.conversation = replace(slot.conversation, metadata=metadata)
         return True
 
     async def release(self, key: ConversationKey, lease: Lease) -> None:
         """Free the lease without writing; no error if it is no longer ours."""
-        kept = self._kept.get(key)
-        if kept is not None and kept.holds(lease):
-            kept.free()
+        slot = self._slot(key)
+        if slot is not None and slot.holds(lease):
+            slot.free()
 
     async def leave(self, key: ConversationKey, owner: str) -> None:
         """Give up the ticket in the queue, and the lease if it was just granted to `owner`."""
-        kept = self._kept.get(key)
-        if kept is None:
+        slot = self._slot(key)
+        if slot is None:
             return
-        kept.seen.pop(owner, None)
-        if kept.owner == owner:
-            kept.free()
+        slot.seen.pop(owner, None)
+        if slot.owner == owner:
+            slot.free()
 
     async def digests(
         self, key: ConversationKey, start: int = 0, stop: int | None = None
     ) -> tuple[bytes, ...]:
         """The digests of turns `start` to `stop`, oldest first."""
-        check_key(key)
-        kept = self._kept.get(key)
-        return tuple(kept.digests[start:stop]) if kept else ()
+        slot = self._slot(key)
+        return tuple(slot.digests[start:stop]) if slot else ()
 
     async def read(self, key: ConversationKey, start: int, stop: int) -> tuple[Turn, ...]:
         """Turns `start` (inclusive) to `stop` (exclusive) of the active branch."""
@@ -213,77 +197,69 @@ class MemoryStore:
 
     async def kept(self, key: ConversationKey, start: int, stop: int) -> tuple[int, tuple[Turn, ...]]:
         """The same, without those in the archive; first, how many of the dialogue's turns are there."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None:
+        slot = self._slot(key)
+        if slot is None:
             return 0, ()
-        return kept.base, tuple(kept.turns[max(0, start - kept.base) : max(0, stop - kept.base)])
+        return slot.base, tuple(slot.turns[max(0, start - slot.base) : max(0, stop - slot.base)])
 
     async def shed(self, key: ConversationKey, archived: Archived) -> bool:
         """Drop turns that are in the archive now."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None:
             return False
-        before = kept.conversation
-        digests = b"".join(kept.digests[archived.start : archived.stop])
+        before = slot.conversation
+        digests = b"".join(slot.digests[archived.start : archived.stop])
         fits = before.base == archived.start < archived.stop <= before.cut
         if not fits or digests != archived.digests:
             return False
-        del kept.turns[: archived.stop - archived.start]
-        kept.conversation = replace(before, base=archived.stop)
+        del slot.turns[: archived.stop - archived.start]
+        slot.conversation = replace(before, base=archived.stop)
         return True
 
     async def restore(self, key: ConversationKey, start: int, turns: Sequence[Turn]) -> bool:
         """Put archived turns back."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None or kept.base != start + len(turns) or not turns:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None or slot.base != start + len(turns) or not turns:
             return False
-        kept.turns[:0] = turns
-        kept.conversation = replace(kept.conversation, base=start)
+        slot.turns[:0] = turns
+        slot.conversation = replace(slot.conversation, base=start)
         return True
 
     async def load(self, key: ConversationKey) -> Conversation | None:
         """The conversation without its turns; None if there is none."""
-        check_key(key)
-        kept = self._kept.get(key)
-        return kept.conversation if kept else None
+        slot = self._slot(key)
+        return slot.conversation if slot else None
 
     async def branch(self, key: ConversationKey, number: int) -> Branch:
         """A saved branch. Raises `ConversationNotFound` if there is none of this number."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or not 1 <= number <= len(kept.branches):
+        slot = self._slot(key)
+        if slot is None or not 1 <= number <= len(slot.branches):
             raise ConversationNotFound(f"this conversation has no branch {number}")
-        return kept.branches[number - 1]
+        return slot.branches[number - 1]
 
     async def branches_at(self, key: ConversationKey, index: int) -> tuple[int, ...]:
         """The numbers of the branches that left at this turn."""
-        check_key(key)
-        kept = self._kept.get(key)
-        branches = kept.branches if kept else []
+        slot = self._slot(key)
+        branches = slot.branches if slot else []
         return tuple(number for number, (left_at, _) in enumerate(branches, start=1) if left_at == index)
 
     async def rate(self, key: ConversationKey, item: str, rating: bytes) -> bool:
         """Keep what somebody thinks of an item. Raises `ConversationNotFound`."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None or kept.conversation is None:
+        slot = self._slot(key)
+        if slot is None or slot.conversation is None:
             raise ConversationNotFound(key.id)
         if not rating:
-            kept.ratings.pop(item, None)
-        elif item in kept.ratings or len(kept.ratings) < RATINGS_KEPT:
-            kept.ratings[item] = rating
+            slot.ratings.pop(item, None)
+        elif item in slot.ratings or len(slot.ratings) < RATINGS_KEPT:
+            slot.ratings[item] = rating
         else:
             return False
         return True
 
     async def ratings(self, key: ConversationKey, items: Sequence[str]) -> tuple[bytes, ...]:
         """What was kept of each of these items, empty for nothing."""
-        check_key(key)
-        kept = self._kept.get(key)
-        return tuple(kept.ratings.get(item, b"") if kept else b"" for item in items)
+        slot = self._slot(key)
+        return tuple(slot.ratings.get(item, b"") if slot else b"" for item in items)
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
@@ -294,17 +270,20 @@ class MemoryStore:
         self._index.setdefault((tenant, user), {})[key.id] = None
 
     def _is_buried(self, tenant: str, user: str) -> bool:
-        return self._tombstones.get((tenant, user), self._now_ms()) > self._now_ms()
+        until = self._tombstones.get((tenant, user))
+        if until is None or until > self._now_ms():
+            return until is not None
+        del self._tombstones[tenant, user]
+        return False
 
     async def unregister(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Take it out of the index again, unless there is such a conversation or one is being begun."""
         check_user(tenant, user)
-        check_key(key)
-        kept, listed = self._kept.get(key), self._index.get((tenant, user), {})
+        slot, listed = self._slot(key), self._index.get((tenant, user), {})
         if key.id not in listed:
             return
         del listed[key.id]
-        if kept is not None and kept.fence and not self._is_buried(tenant, user):
+        if slot is not None and slot.fence and not self._is_buried(tenant, user):
             listed[key.id] = None
 
     async def conversations_of(self, tenant: str, user: str) -> tuple[str, ...]:
@@ -314,13 +293,12 @@ class MemoryStore:
 
     async def erase(self, key: ConversationKey) -> None:
         """Delete a conversation, also from its user's index, and fence its writers."""
-        check_key(key)
-        kept = self._kept.get(key)
-        if kept is None:
+        slot = self._slot(key)
+        if slot is None:
             return
-        user = kept.conversation.user if kept.conversation else ""
+        user = slot.conversation.user if slot.conversation else ""
         self._index.get((key.tenant, user), {}).pop(key.id, None)
-        del self._kept[key]
+        self._drop(key)
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were."""
@@ -331,41 +309,56 @@ class MemoryStore:
             await self.erase(ConversationKey(tenant, conversation_id))
         return len(ids)
 
+    async def usage(self, tenants: Collection[str]) -> Mapping[str, Stored]:
+        """These tenants' totals, which are always right here."""
+        return {tenant: self._totals.get(tenant, Stored()) for tenant in tenants}
+
+    async def census(self) -> AsyncGenerator[Sequence[Counted], None]:
+        """Every conversation there is."""
+        there = ((key, self._slot(key)) for key in list(self._slots))
+        yield [Counted(key, slot.conversation.stored) for key, slot in there if slot and slot.conversation]
+
+    async def recounted(self, totals: Mapping[str, Stored]) -> None:
+        """They are what they were."""
+
+    async def is_first(self, what: str, *, within_ms: int) -> bool:
+        """Whether nobody has asked this for so long."""
+        if self._once.get(what, -math.inf) > self._now_ms():
+            return False
+        self._once[what] = self._now_ms() + within_ms
+        return True
+
     async def ping(self) -> None:
         """Memory always answers."""
 
     async def close(self) -> None:
         """There is nothing to give back."""
 
+    def _slot(self, key: ConversationKey) -> Slot | None:
+        """What is under a key, unless its time has come; only the line of those who wait survives that."""
+        check_key(key)
+        slot = self._slots.get(key)
+        if slot is None or slot.dies_at > self._now_ms():
+            return slot
+        self._drop(key)
+        if not slot.seen:
+            return None
+        self._slots[key] = Slot(seen=slot.seen, dies_at=self._now_ms() + TICKET_MS)
+        return self._slots[key]
 
-def _begun(kept: _Kept, claim: Claim) -> Begun:
-    conversation = kept.conversation or Conversation()
-    newest = kept.digests[-claim.digest_turns :] if claim.digest_turns > 0 else []
-    return Begun(
-        conversation=conversation,
-        turns=tuple(kept.turns[conversation.cut - conversation.base :]),
-        lease=Lease(owner=claim.owner, fence=kept.fence, duration_ms=claim.lease_ms),
-        is_new=kept.conversation is None,
-        digests=tuple(newest),
-    )
+    def _drop(self, key: ConversationKey) -> None:
+        slot = self._slots.pop(key)
+        if slot.conversation is not None:
+            self._count(key.tenant, Stored(), slot.conversation.stored)
 
+    def _count(self, tenant: str, now: Stored, before: Stored) -> None:
+        total = self._totals.get(tenant, Stored())
+        self._totals[tenant] = Stored(
+            turns=total.turns + now.turns - before.turns, bytes=total.bytes + now.bytes - before.bytes
+        )
 
-def _changed(before: Conversation, change: Change, cut: int, turn_count: int, branches: int) -> Conversation:
-    memories = kept_memories(before, change)
-    return replace(
-        before,
-        user=before.user if change.user is None else change.user,
-        character=before.character if change.character is None else change.character,
-        metadata=before.metadata if change.metadata is None else change.metadata,
-        persona=before.persona if change.persona is None else change.persona,
-        epoch=before.epoch + change.new_epoch,
-        turn_count=turn_count,
-        cut=cut,
-        branches=branches,
-        past=marked(before.past, keep=change.keep, cut=cut),
-        shows=before.shows if change.shows is None else change.shows,
-        memories=memories,
-        memory_version=before.memory_version + (memories != before.memories),
-        binding=before.binding if change.binding is None else change.binding,
-        updated_at=change.at,
-    )
+    def _tidy(self) -> None:
+        """Drop what nobody will ask for again: every commit looks at a few, round and round."""
+        for key in list(islice(self._slots, _LOOKED_AT)):
+            if self._slot(key) is not None:
+                self._slots[key] = self._slots.pop(key)

@@ -2,19 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from history.archive import SEGMENT, folder_of, pack, piece_name, starts, unpack
+from history.archive import SEGMENT, folder_of, is_piece, pack, piece_name, starts, unpack
 from history.conversation import ConversationKey, Turn
 from history.errors import StoreFault, StoreUnavailable
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 _READS_AT_ONCE = 8
+_DELETES_AT_ONCE = 1000
 
 
 class ObjectArchive:
@@ -71,6 +76,39 @@ class ObjectArchive:
         except (BaseError, OSError) as error:
             raise StoreUnavailable(f"the archive did not erase: {type(error).__name__}") from error
 
+    async def folders(self, before: float) -> AsyncGenerator[str, None]:
+        """The folders of conversations that seem to have nothing newer than `before`, Unix seconds."""
+        folder, newest = "", 0.0
+        try:
+            async for found in obstore.list(self._objects):
+                for one in filter(_is_ours, found):
+                    if (its := one["path"].rpartition("/")[0]) != folder:
+                        if folder and newest < before:
+                            yield folder
+                        folder, newest = its, 0.0
+                    newest = max(newest, one["last_modified"].timestamp())
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"the archive does not say what it has: {type(error).__name__}") from error
+        if folder and newest < before:
+            yield folder
+
+    async def clear(self, folder: str, before: float) -> int:
+        """Delete a folder, unless something in it was written since; how many pieces went."""
+        try:
+            pieces = [
+                one
+                async for found in obstore.list(self._objects, prefix=folder)
+                for one in filter(_is_ours, found)
+            ]
+            if any(one["last_modified"].timestamp() >= before for one in pieces):
+                return 0
+            for at in range(0, len(pieces), _DELETES_AT_ONCE):
+                names = [one["path"] for one in pieces[at : at + _DELETES_AT_ONCE]]
+                await obstore.delete_async(self._objects, names)
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"the archive did not erase: {type(error).__name__}") from error
+        return len(pieces)
+
     async def _piece(self, key: ConversationKey, start: int) -> tuple[Turn, ...]:
         try:
             got = await obstore.get_async(self._objects, piece_name(key, start))
@@ -82,6 +120,10 @@ class ObjectArchive:
         except (BaseError, OSError) as error:
             raise StoreUnavailable(f"the archive does not answer: {type(error).__name__}") from error
         return await asyncio.to_thread(unpack, bytes(data))
+
+
+def _is_ours(found: "ObjectMeta") -> bool:
+    return is_piece(found["path"])
 
 
 def _sync(path: Path) -> None:

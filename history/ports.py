@@ -4,12 +4,12 @@ Two implementations pass one contract suite: `memory_store` and `redis_store`. A
 `begin` reads everything a prompt needs and takes the lease; `commit` writes everything and frees it.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
+from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Stored, Turn
 
 Branch = tuple[int, tuple[Turn, ...]]
 """Turns that were replaced: the index of the first, and all of them."""
@@ -109,6 +109,13 @@ class Renewal(msgspec.Struct, frozen=True):
     interrupted: bool = False
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """A conversation that is there, and how much is kept of it."""
+
+    key: ConversationKey
+    stored: Stored
+
+
 class ConversationStore(Protocol):
     """Keeps dialogues. Every method raises `StoreUnavailable` when the store does not answer."""
 
@@ -129,7 +136,8 @@ class ConversationStore(Protocol):
         `ConversationErased` if the conversation was erased meanwhile. A lease that merely expired, with
         nobody after it, still commits. Idempotent for a repeated call with the same lease: a commit whose
         answer got lost in the network may be sent again and changes nothing the second time. Raises
-        `TurnsArchived` if it goes back to turns that have to be restored first.
+        `TurnsArchived` if it goes back to turns that have to be restored first, `ConversationFull` if the
+        conversation has as much as it may have and would grow.
         """
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
@@ -204,6 +212,26 @@ class ConversationStore(Protocol):
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were."""
 
+    async def usage(self, tenants: Collection[str]) -> Mapping[str, Stored]:
+        """Add what this process wrote and erased since the last time to its tenants' totals.
+
+        Returns the totals of these tenants, and of those that it added to. What could not be told is kept for
+        the next time. Nobody tells of what expired, or of what a process had not told when it was killed:
+        `recounted` does.
+        """
+
+    def census(self) -> AsyncGenerator[Sequence[Counted], None]:
+        """Every conversation there is, some at a time: one that is there all the while is not missed.
+
+        Takes long. Raises `StoreUnavailable`.
+        """
+
+    async def recounted(self, totals: Mapping[str, Stored]) -> None:
+        """These are the totals of all tenants; one that is not among them has nothing."""
+
+    async def is_first(self, what: str, *, within_ms: int) -> bool:
+        """Whether no process has asked this for so long: who is told so does it, for all of them."""
+
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the store answers."""
 
@@ -222,3 +250,12 @@ class Archive(Protocol):
 
     async def erase(self, key: ConversationKey) -> None:
         """Delete everything of a conversation."""
+
+    def folders(self, before: float) -> AsyncGenerator[str, None]:
+        """The folders of conversations (`archive.folder_of`) that seem to have nothing newer than `before`.
+
+        Unix seconds, by the archive's own clock. One may come twice.
+        """
+
+    async def clear(self, folder: str, before: float) -> int:
+        """Delete a folder, unless something in it was written since; how many pieces went."""

@@ -8,6 +8,8 @@
     friendo:{<tenant>:<id>}:ratings      hash   item id -> what somebody thinks of it
     friendo:{user:<tenant>:<digest>}:index      sorted set  conversation ids by order of arrival
     friendo:{user:<tenant>:<digest>}:tombstone  string      there while the user counts as erased
+    friendo:{tenant:<tenant>}:stored    hash   turns and bytes of all its conversations, a few seconds behind
+    friendo:{once}:<what>               string what some process does for all of them, until it is due again
 
 A user is in the names of keys as a digest only: the tombstone outlives an erasure by a day, and must not say
 whose it is.
@@ -21,9 +23,11 @@ import hashlib
 from typing import NamedTuple
 
 from history.conversation import ConversationKey
-from history.store_rules import check_key, check_user
+from history.errors import InvalidMessages
+from history.store_rules import check_key, check_tenant, check_user
 
 _NAMES = (b"meta", b"turns", b"digests", b"wait", b"branches", b"ratings")
+ALL_TOTALS = "friendo:{tenant:*}:stored"
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -58,6 +62,32 @@ def user_keys(tenant: str, user: str) -> UserKeys:
     digest = hashlib.sha256(encode_id(user)).hexdigest()[:32]
     slot = b"friendo:{user:%b:%b}:" % (tenant.encode(), digest.encode())
     return UserKeys(slot + b"index", slot + b"tombstone")
+
+
+def tenant_key(tenant: str) -> bytes:
+    """The key of a tenant's total. Raises `ValueError` for a tenant that cannot be."""
+    check_tenant(tenant)
+    return b"friendo:{tenant:%b}:stored" % tenant.encode()
+
+
+def once_key(what: str) -> bytes:
+    """The key of what is done by one process at a time."""
+    return b"friendo:{once}:%b" % what.encode()
+
+
+def conversation_of(meta: bytes) -> ConversationKey | None:
+    """Whose `meta` this is; None for a key that is none."""
+    tag = meta.removeprefix(b"friendo:{").removesuffix(b"}:meta")
+    tenant, _, escaped = tag.partition(b":")
+    try:
+        key = ConversationKey(tenant.decode(), _unescaped(decode_id(escaped)))
+        return key if conversation_keys(key).meta == meta else None
+    except (UnicodeDecodeError, InvalidMessages, ValueError):
+        return None
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
 
 
 def encode_id(text: str) -> bytes:

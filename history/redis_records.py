@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from history.conversation import Binding, Conversation, Memory, PastMark, Turn
+from history.conversation import Binding, Conversation, Memory, PastMark, Stored, Turn
 from history.errors import StoreFault
 from history.ports import Branch, Change
 from history.redis_keys import decode_id, encode_id
@@ -52,7 +52,7 @@ def decode_branch(data: bytes) -> Branch:
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
     (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
-    branches, past, base, metadata, binding, created_at, updated_at = rest
+    branches, past, base, metadata, binding, stored, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -68,6 +68,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         base=int(base or 0),
         metadata=metadata or b"",
         binding=_decoded(_binding, binding) if binding else None,
+        stored=decode_stored(stored),
         created_at=float(created_at or 0),
         updated_at=float(updated_at or 0),
     )
@@ -79,6 +80,12 @@ def encode_memory(memory: Memory) -> bytes:
     """
     record = _encode(memory)
     return _VERSION_HEAD.pack(memory.covers_to, len(record)) + record
+
+
+def decode_stored(text: bytes | None) -> Stored:
+    """`turns bytes`, as the script writes it."""
+    turns, size = (text or b"0 0").split()
+    return Stored(turns=int(turns), bytes=int(size))
 
 
 def encode_binding(binding: Binding) -> bytes:

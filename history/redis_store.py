@@ -5,22 +5,34 @@ sent twice without harm: a writer is known by its owner, a commit by its fence, 
 Time is the server's, so that gateways with different clocks agree on who holds a lease.
 """
 
-import hashlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any
 
-from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Turn
-from history.errors import ConversationErased, ConversationNotFound, LeaseLost, StoreFault, TurnsArchived
-from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Learned, Missing, Renewal
-from history.redis_keys import conversation_keys, decode_id, encode_id, user_keys
+from history.book import Book
+from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Stored, Turn
+from history.errors import ConversationErased, ConversationNotFound, StoreFault
+from history.limits import LimitRule
+from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
+from history.redis_answers import begun, commit_refused, sha1
+from history.redis_census import census, names_like
+from history.redis_keys import (
+    ALL_TOTALS,
+    conversation_keys,
+    decode_id,
+    encode_id,
+    once_key,
+    tenant_key,
+    user_keys,
+)
 from history.redis_link import Argument, RedisLink, Script, Unconfirmed, load_script
-from history.redis_place import Durability, RedisPlace
+from history.redis_place import Durability, RedisPlace, parse_place
 from history.redis_records import (
     changed_fields,
     decode_branch,
     decode_conversation,
+    decode_stored,
     decode_turn,
-    decode_turns,
     encode_binding,
     encode_branch,
     encode_memory,
@@ -32,17 +44,15 @@ from history.store_rules import (
     MEMORIES_KEPT,
     RATINGS_KEPT,
     TICKET_MS,
-    branch_refused,
+    USAGES_REMEMBERED,
     check_claim,
-    cut_refused,
-    keep_refused,
 )
 
 _ON_CONVERSATIONS = (
     *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
     *("read", "turns", "load", "branch", "branches", "rate", "ratings", "erase"),
 )
-_ON_USERS = ("register", "bury")
+_ON_OTHERS = ("register", "bury", "usage")
 
 
 class RedisStore:
@@ -50,7 +60,7 @@ class RedisStore:
 
     `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `pool_size`: how many
     calls may be under way at once, the rest wait. `timeout_s`: how long one call may take in all.
-    `durability`: what must be true before a turn counts as stored.
+    `durability`: what must be true before a turn counts as stored. `limits`: when a conversation is full.
     """
 
     def __init__(
@@ -61,14 +71,19 @@ class RedisStore:
         pool_size: int = 64,
         timeout_s: float = 2.0,
         durability: Durability | None = None,
+        limits: LimitRule | None = None,
     ) -> None:
         if ttl_ms is not None and ttl_ms <= 0:
             raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
         self._ttl_ms = ttl_ms or 0
-        self._link = RedisLink(place, size=pool_size, timeout_s=timeout_s, durability=durability)
+        self._limits = limits or LimitRule()
+        self._book = Book()
+        self._place = parse_place(place) if isinstance(place, str) else place
+        self._timeout_s = timeout_s
+        self._link = RedisLink(self._place, size=pool_size, timeout_s=timeout_s, durability=durability)
         self._scripts: dict[str, Script] = {
             **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
-            **{name: load_script(name) for name in _ON_USERS},
+            **{name: load_script(name) for name in _ON_OTHERS},
         }
 
     @property
@@ -92,7 +107,7 @@ class RedisStore:
             await self.leave(key, claim.owner)
             raise
         if status == b"begun":
-            return _begun(claim, *rest)
+            return begun(claim, *rest)
         if status == b"busy":
             return Busy(position=rest[0], holder_expires_ms=rest[1])
         return Missing()
@@ -108,7 +123,7 @@ class RedisStore:
         return Renewal(held=True, interrupted=rest[0] == 1) if status == b"held" else Renewal(held=False)
 
     async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
-        """Write the change and free the lease. Raises `LeaseLost`, `ConversationErased`, `ValueError`."""
+        """Write the change and free the lease. Raises as `ConversationStore.commit` does."""
         keys = conversation_keys(key)
         fields = changed_fields(change)
         status, *rest = await self._run(
@@ -119,14 +134,16 @@ class RedisStore:
             *(int(change.new_epoch), change.at, len(fields) // 2, len(change.append)),
             *(change.into_branch, len(change.branches)),
             encode_memory(change.shown) if change.shown is not None else b"",
+            *(self._limits.conversation_turns, self._limits.conversation_bytes),
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),
             *(part for branch in change.branches for part in (branch[0], encode_branch(branch))),
         )
         if status == b"done":
+            self._book.note(key.tenant, *rest[1:])
             return decode_conversation(rest[0])
-        raise _commit_refused(status, rest, change)
+        raise commit_refused(status, rest, change, self._limits)
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
         """Add a version of the memory; False if it no longer fits."""
@@ -134,7 +151,7 @@ class RedisStore:
         (status,) = await self._run(
             "remember",
             (keys.meta, keys.digests),
-            *(learned.expected_version, learned.start, learned.memory.covers_to, _sha1(learned.digests)),
+            *(learned.expected_version, learned.start, learned.memory.covers_to, sha1(learned.digests)),
             *(encode_memory(learned.memory), MEMORIES_KEPT),
         )
         return bool(status == b"kept")
@@ -187,7 +204,7 @@ class RedisStore:
         (status,) = await self._run(
             "shed",
             (keys.meta, keys.turns, keys.digests),
-            *(archived.start, archived.stop, _sha1(archived.digests)),
+            *(archived.start, archived.stop, sha1(archived.digests)),
         )
         return bool(status == b"shed")
 
@@ -274,6 +291,38 @@ class RedisStore:
         await self._link.command("UNLINK", keys.conversations)
         return len(ids)
 
+    async def usage(self, tenants: Collection[str]) -> Mapping[str, Stored]:
+        """Tell the totals what was written and erased; these tenants' totals, and those that were told."""
+        totals: dict[str, Stored] = {}
+        grown = dict(self._book.take())
+        try:
+            for tenant in {*tenants, *grown}:
+                more = grown.get(tenant)
+                name = secrets.token_hex(8) if more else ""
+                arguments = (name, USAGES_REMEMBERED, *((more.turns, more.bytes) if more else (0, 0)))
+                answer = await self._link.run(self._scripts["usage"], (tenant_key(tenant),), *arguments)
+                totals[tenant] = Stored(*map(int, answer))
+                grown.pop(tenant, None)
+        finally:
+            self._book.put_back(grown)
+        return totals
+
+    def census(self) -> AsyncGenerator[Sequence[Counted], None]:
+        """Every conversation there is, some at a time."""
+        return census(self._place, timeout_s=self._timeout_s)
+
+    async def recounted(self, totals: Mapping[str, Stored]) -> None:
+        """These are the totals of all tenants; one that is not among them has nothing."""
+        known = {tenant_key(tenant): total for tenant, total in totals.items()}
+        for name in await names_like(self._place, ALL_TOTALS, timeout_s=self._timeout_s):
+            known.setdefault(name, Stored())
+        for name, total in known.items():
+            await self._link.command("HSET", name, "turns", total.turns, "bytes", total.bytes)
+
+    async def is_first(self, what: str, *, within_ms: int) -> bool:
+        """Whether no process has asked this for so long."""
+        return await self._link.command("SET", once_key(what), "", "NX", "PX", within_ms) is not None
+
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the store answers."""
         await self._link.command("PING")
@@ -283,7 +332,9 @@ class RedisStore:
         await self._link.close()
 
     async def _erase_slot(self, key: ConversationKey) -> str:
-        _, user = await self._run("erase", conversation_keys(key))
+        _, user, was = await self._run("erase", conversation_keys(key))
+        stored = decode_stored(was)
+        self._book.note(key.tenant, -stored.turns, -stored.bytes)
         return decode_id(user)
 
     async def _run(self, name: str, keys: tuple[bytes, ...], *arguments: Argument) -> list[Any]:
@@ -294,46 +345,3 @@ class RedisStore:
                 f"{SCHEMA_VERSION}: upgrade every gateway before one of the new ones writes"
             )
         return answer
-
-
-def _begun(
-    claim: Claim,
-    exists: int,
-    fence: int,
-    fields: list[bytes | None],
-    window: bytes,
-    digests: list[bytes],
-) -> Begun:
-    conversation, turns = decode_conversation(fields), decode_turns(window)
-    expected = conversation.turn_count - conversation.cut
-    if len(turns) != expected:
-        raise StoreFault(
-            f"{expected} turns should be in the window and {len(turns)} are: keys were lost, "
-            "run the store with maxmemory-policy noeviction"
-        )
-    return Begun(
-        conversation=conversation,
-        turns=turns,
-        lease=Lease(owner=claim.owner, fence=fence, duration_ms=claim.lease_ms),
-        is_new=not exists,
-        digests=tuple(digests),
-    )
-
-
-def _sha1(digests: bytes) -> str:
-    """For the script, which has no quicker hash, to tell whether turns are still the same."""
-    return hashlib.sha1(digests, usedforsecurity=False).hexdigest()
-
-
-def _commit_refused(status: bytes, rest: list[Any], change: Change) -> Exception:
-    if status == b"erased":
-        return ConversationErased("the conversation was erased while its turn was being written")
-    if status == b"archived":
-        return TurnsArchived(rest[0])
-    if status == b"keep":
-        return keep_refused(change.keep, rest[0])
-    if status == b"branch":
-        return branch_refused(change.into_branch)
-    if status == b"cut" and change.cut is not None:
-        return cut_refused(change.cut, rest[0])
-    return LeaseLost("another writer took the conversation over; send the message again")

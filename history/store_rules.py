@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from history.conversation import Conversation, ConversationKey, Memory, PastMark
-from history.errors import InvalidMessages
+from history.errors import ConversationErased, InvalidMessages
 from history.ports import Change, Claim, Learned
 
 TICKET_MS = 3_000
@@ -25,6 +25,9 @@ MEMORIES_KEPT = 4
 
 RATINGS_KEPT = 10_000
 """How many items of a conversation may be rated."""
+
+USAGES_REMEMBERED = 64
+"""How many of the newest additions to a tenant's total may be sent again without effect."""
 
 MAX_ID_CHARS = 256
 
@@ -74,6 +77,11 @@ def branch_refused(number: int) -> ValueError:
     return ValueError(f"branch {number} did not leave at the turn from which on turns are replaced")
 
 
+def is_gone() -> ConversationErased:
+    """A turn of a conversation that is no more is not kept: a dialogue would begin in its middle."""
+    return ConversationErased("the conversation was erased, or expired, while its turn was being written")
+
+
 def moved_cut(conversation: Conversation, change: Change) -> int:
     """Where the cut lies after the change.
 
@@ -107,6 +115,16 @@ def kept_memories(conversation: Conversation, change: Change) -> tuple[Memory, .
     if change.shown is not None and all(one.covers_to != change.shown.covers_to for one in still):
         still = sorted((*still, change.shown), key=lambda one: one.covers_to)
     return tuple(one for one in still if one.covers_to <= change.keep)
+
+
+def with_newest(conversation: Conversation, memory: Memory) -> tuple[Memory, ...]:
+    """The versions once this one is added: the newest `MEMORIES_KEPT`, and the one that the prompt shows.
+
+    Without the latter a prompt's beginning would change between cuts, when a memory that lagged catches up.
+    """
+    versions = (*conversation.memories, memory)
+    shown = (one for one in versions[:-MEMORIES_KEPT] if one.covers_to == conversation.shows)
+    return (*shown, *versions[-MEMORIES_KEPT:])
 
 
 def is_stale(conversation: Conversation, learned: Learned, digests: Sequence[bytes]) -> bool:

@@ -48,6 +48,7 @@ class Templates(msgspec.Struct, frozen=True):
     pools: Mapping[str, tuple[str, ...]]
     talk: tuple[tuple[str, str, str], ...]
     kinds: tuple[Kind, ...]
+    language: Language = "en"
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -67,6 +68,8 @@ class Case(msgspec.Struct, frozen=True):
     said: tuple[Exchange, ...]
     question: str
     answer: str
+    facts: tuple[int, ...]
+    """The positions of all turns that say a fact or something near one, in order; the planted one's, too."""
 
     @property
     def planted(self) -> int:
@@ -77,44 +80,65 @@ class Case(msgspec.Struct, frozen=True):
 def templates(language: Language) -> Templates:
     """Read one language's templates from beside this file."""
     text = (Path(__file__).parent / f"{language}.yaml").read_text(encoding="utf-8")
-    return msgspec.convert(yaml.safe_load(text), Templates)
+    return msgspec.convert({**yaml.safe_load(text), "language": language}, Templates)
 
 
-def cases(seed: int = 0, *, per_distance: int = 10) -> Iterator[Case]:
-    """`per_distance` cases for each language and distance; 200 in all by default."""
+def cases(seed: int = 0, *, per_distance: int = 10, fact_every: int = 0) -> Iterator[Case]:
+    """`per_distance` cases for each language and distance; 200 in all by default.
+
+    `fact_every`: one turn in so many says another fact; 0: ten facts in all, whatever the length.
+    """
     for language in LANGUAGES:
         told = templates(language)
         for at, distance in enumerate(DISTANCES):
             for number in range(per_distance):
                 kind = (7 * at + 3 * number) % len(told.kinds)
                 dice = random.Random(f"{seed}/{language}/{distance}/{number}")
-                yield case(told, language, kind=kind, distance=distance, dice=dice)
+                said = [small_talk(told, dice) for _ in range(distance + dice.randrange(_BEFORE))]
+                others = max(0, len(said) // fact_every - _OTHER_FACTS) if fact_every else 0
+                yield case(told, said, kind=kind, distance=distance, others=others, dice=dice)
 
 
-def case(told: Templates, language: Language, *, kind: int, distance: int, dice: random.Random) -> Case:
-    """One case: small talk, then the topic's neighbours and other facts strewn over it, then the fact."""
+def case(
+    told: Templates,
+    said: list[Exchange],
+    *,
+    kind: int,
+    distance: int,
+    others: int,
+    dice: random.Random,
+) -> Case:
+    """One case: the topic's neighbours and other facts strewn over small talk, then the fact."""
     asked = told.kinds[kind]
-    said = [small_talk(told, dice) for _ in range(distance + dice.randrange(_BEFORE))]
     planted = len(said) - distance
     strewn = [near for near in asked.near for _ in range(_NEAR_REPEATS)]
-    strewn += [
-        dice.choice(other.fact) for other in dice.sample(told.kinds, _OTHER_FACTS) if other is not asked
-    ]
+    strewn += _facts(told, asked, others, dice)
+    facts = {planted}
     for line in strewn:
         at = dice.randrange(len(said))
         if at != planted:
             said[at] = Exchange(filled(line, told, dice), said[at].reply)
+            facts.add(at)
     slots: dict[str, str] = {}
     fact = filled(dice.choice(asked.fact), told, dice, slots)
     said[planted] = Exchange(fact, small_talk(told, dice).reply)
     return Case(
-        language=language,
+        language=told.language,
         kind=kind,
         distance=distance,
         said=tuple(said),
         question=filled(dice.choice(asked.ask), told, dice, slots),
         answer=filled(asked.answer, told, dice, slots),
+        facts=tuple(sorted(facts)),
     )
+
+
+def _facts(told: Templates, asked: Kind, more: int, dice: random.Random) -> list[str]:
+    """Facts of other kinds than the asked one: about ten of different kinds, and some more of any."""
+    kinds = [other for other in dice.sample(told.kinds, _OTHER_FACTS) if other is not asked]
+    if more:
+        kinds += dice.choices([other for other in told.kinds if other is not asked], k=more)
+    return [dice.choice(kind.fact) for kind in kinds]
 
 
 def small_talk(told: Templates, dice: random.Random) -> Exchange:

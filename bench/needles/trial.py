@@ -1,10 +1,12 @@
-"""One needle case after another: whether the window or recall brings the fact into the prompt."""
+"""One needle case after another: whether the window, a summary or recall brings the fact into the prompt."""
 
 from collections.abc import Iterator
 
 import msgspec
 
+from bench.needles import summary
 from bench.needles.generator import Case, cases, turns
+from history.compaction import CompactionRule
 from history.passage import Passage, remembered, tokens_of
 from history.recall import RecallRule, sentences
 from history.recall_index import RecallIndex
@@ -20,6 +22,10 @@ class Outcome(msgspec.Struct, frozen=True):
     recalled: bool
     """The fact's turn was recalled, and the tail has the answer."""
     tail_tokens: int
+    summarised: bool
+    """An ideal summary of what left the window has it; see `summary`."""
+    in_newest_lines: bool
+    """So has one that keeps the newest lines."""
 
     @property
     def shown(self) -> bool:
@@ -27,9 +33,17 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.in_window or self.recalled
 
 
-def outcomes(seed: int, *, rule: RecallRule, window: WindowRule) -> Iterator[Outcome]:
-    """Every case of a seed, answered with the window and the recall of these rules."""
-    for case in cases(seed):
+def outcomes(
+    seed: int,
+    *,
+    rule: RecallRule,
+    window: WindowRule,
+    compaction: CompactionRule | None = None,
+    fact_every: int = 0,
+) -> Iterator[Outcome]:
+    """Every case of a seed, answered with the window, the recall and the summary of these rules."""
+    budget = compaction or CompactionRule()
+    for case in cases(seed, fact_every=fact_every):
         cut = stateless_cut(len(case.said), window)
         passages = recalled(case, cut, rule)
         tail = Tail(recalled=passages)
@@ -39,6 +53,8 @@ def outcomes(seed: int, *, rule: RecallRule, window: WindowRule) -> Iterator[Out
             in_window=case.planted >= cut,
             recalled=any(one.position == case.planted for one in passages) and case.answer in text,
             tail_tokens=tokens_of(text),
+            summarised=summary.ideal(case, cut, budget),
+            in_newest_lines=summary.newest(case, cut, budget),
         )
 
 

@@ -1,17 +1,18 @@
 -- Write a change, all of it or nothing, and free the lease.
 -- KEYS: meta turns digests branches ratings
 -- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count
---       into_branch branch_count shown_version, then field_count times name value, then turn_count turns, then as many
---       digests, then branch_count times index branch
--- -> done fields | erased | lost | keep turn_count | cut turn_count | branch number | archived base
---    | newer version
+--       into_branch branch_count shown_version max_turns max_bytes, then field_count times name value, then
+--       turn_count turns, then as many digests, then branch_count times index branch
+-- -> done fields turns bytes | erased | lost | keep turn_count | cut turn_count | branch number | archived base
+--    | full turns bytes | newer version
 local meta, turns, digests, branches = unpack(KEYS)
 local owner, fence, ttl_ms, remembered = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local keep, save_branch, wanted_cut = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
 local new_epoch, at = ARGV[9] == '1', ARGV[10]
 local field_count, appended = tonumber(ARGV[11]), tonumber(ARGV[12])
 local into_branch, more_branches, shown = tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
-local first_turn = 16 + 2 * field_count
+local max_turns, max_bytes = tonumber(ARGV[16]), tonumber(ARGV[17])
+local first_turn = 18 + 2 * field_count
 local first_branch = first_turn + 2 * appended
 
 local refusal = newer_schema(meta)
@@ -20,7 +21,7 @@ if refusal then
 end
 local stored = redis.call(
   'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories', 'base',
-  'past'
+  'past', 'stored'
 )
 local base, done = tonumber(stored[9] or 0), stored[3] or ','
 local old_count, old_cut, branch_count = tonumber(stored[4] or 0), tonumber(stored[5] or 0), tonumber(stored[6] or 0)
@@ -32,7 +33,7 @@ end
 -- Fences begin anew behind an erasure, owners never come twice.
 local us = fence .. '.' .. string.sub(redis.sha1hex(owner), 1, 16)
 if string.find(done, ',' .. us .. ',', 1, true) then
-  return { 'done', redis.call('HMGET', meta, unpack(FIELDS)) }
+  return { 'done', redis.call('HMGET', meta, unpack(FIELDS)), 0, 0 }
 end
 if stored[1] ~= owner or stored[2] ~= fence then
   return { 'lost' }
@@ -52,6 +53,39 @@ if replaces and into_branch > 0
 end
 if keep < base or (wanted_cut and wanted_cut < base) then
   return { 'archived', base }
+end
+
+-- What is kept, and by how much that grows; see `limits.check_growth`.
+local kept_turns, kept_bytes = string.match(stored[11] or old_count .. ' 0', '^(%d+) (%d+)$')
+kept_turns, kept_bytes = tonumber(kept_turns), tonumber(kept_bytes)
+local more_turns, more_bytes = appended, 0
+local function branch_size(branch)
+  local kind = string.byte(branch, #head + 1)
+  if kind == 0xdd then
+    return (struct.unpack('>I4', string.sub(branch, #head + 2, #head + 5))), #branch - #head - 5
+  elseif kind == 0xdc then
+    return (struct.unpack('>I2', string.sub(branch, #head + 2, #head + 3))), #branch - #head - 3
+  end
+  return kind - 0x90, #branch - #head - 1
+end
+local function counted(sign, turn_count, bytes)
+  more_turns, more_bytes = more_turns + sign * turn_count, more_bytes + sign * bytes
+end
+for at = first_turn, first_turn + appended - 1 do
+  more_bytes = more_bytes + #ARGV[at]
+end
+for at = first_branch, first_branch + 2 * more_branches - 1, 2 do
+  counted(1, branch_size(ARGV[at + 1]))
+end
+if replaces and into_branch > 0 then
+  counted(-1, branch_size(redis.call('HGET', branches, into_branch)))
+elseif keep < old_count and not save_branch then
+  local dropped = redis.call('LRANGE', turns, keep - base, -1)
+  counted(-1, #dropped, #table.concat(dropped))
+end
+if (max_turns > 0 and more_turns > 0 and kept_turns + more_turns > max_turns)
+  or (max_bytes > 0 and more_bytes > 0 and kept_bytes >= max_bytes) then
+  return { 'full', kept_turns, kept_bytes }
 end
 
 -- Beside the branches, those that left at one turn are listed, so that nobody has to read all of them.
@@ -76,7 +110,7 @@ if keep < old_count then
   local blob = stored[8] or ''
   local versions = memory_versions(blob)
   with_version(versions, shown)
-  local still_true = joined_versions(versions, keep, #versions)
+  local still_true = joined_versions(versions, keep)
   if still_true ~= blob then
     redis.call('HSET', meta, 'memories', still_true)
     redis.call('HINCRBY', meta, 'memory_version', 1)
@@ -112,7 +146,7 @@ else
   reach = math.max(reach, cut)
 end
 if field_count > 0 then
-  redis.call('HSET', meta, unpack(ARGV, 16, first_turn - 1))
+  redis.call('HSET', meta, unpack(ARGV, 18, first_turn - 1))
 end
 if new_epoch then
   redis.call('HINCRBY', meta, 'epoch', 1)
@@ -123,6 +157,7 @@ while select(2, string.gsub(done, ',', '')) > remembered + 1 do
 end
 redis.call(
   'HSET', meta, 'turn_count', count, 'cut', cut, 'past', digits(number) .. ' ' .. digits(reach), 'branches', branch_count, 'done', done,
+  'stored', digits(math.max(0, kept_turns + more_turns)) .. ' ' .. digits(math.max(0, kept_bytes + more_bytes)),
   'created_at', stored[7] or at, 'updated_at', at
 )
 redis.call('HDEL', meta, 'owner', 'until')
@@ -135,4 +170,4 @@ for _, key in ipairs(KEYS) do
     redis.call('PERSIST', key)
   end
 end
-return { 'done', redis.call('HMGET', meta, unpack(FIELDS)) }
+return { 'done', redis.call('HMGET', meta, unpack(FIELDS)), more_turns, more_bytes }

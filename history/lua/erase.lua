@@ -1,10 +1,10 @@
 -- Delete everything, the lease of whoever writes at this moment included.
 -- KEYS: meta turns digests wait branches ratings    ARGV: schema
--- -> ok user | newer version
+-- -> ok user stored | newer version
 local refusal = newer_schema(KEYS[1])
 if refusal then
   return refusal
 end
-local user = redis.call('HGET', KEYS[1], 'user')
+local was = redis.call('HMGET', KEYS[1], 'user', 'stored')
 redis.call('UNLINK', unpack(KEYS))
-return { 'ok', user or '' }
+return { 'ok', was[1] or '', was[2] or '' }

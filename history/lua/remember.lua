@@ -8,7 +8,7 @@ local refusal = newer_schema(meta)
 if refusal then
   return refusal
 end
-local stored = redis.call('HMGET', meta, 'created_at', 'turn_count', 'memories', 'memory_version')
+local stored = redis.call('HMGET', meta, 'created_at', 'turn_count', 'memories', 'memory_version', 'shows')
 if not stored[1] or tonumber(stored[4] or 0) ~= expected then
   return { 'stale' }
 end
@@ -22,7 +22,12 @@ if redis.sha1hex(covered) ~= ARGV[5] then
   return { 'stale' }
 end
 versions[#versions + 1] = { covers_to = covers_to, bytes = ARGV[6] }
-redis.call(
-  'HSET', meta, 'memories', joined_versions(versions, covers_to, tonumber(ARGV[7])), 'memory_version', expected + 1
-)
+-- See `store_rules.with_newest`.
+local shows, left = tonumber(stored[5] or 0), {}
+for at, version in ipairs(versions) do
+  if at > #versions - tonumber(ARGV[7]) or version.covers_to == shows then
+    left[#left + 1] = version
+  end
+end
+redis.call('HSET', meta, 'memories', joined_versions(left, covers_to), 'memory_version', expected + 1)
 return { 'kept' }

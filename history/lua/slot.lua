@@ -4,7 +4,7 @@
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
   'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'memory_version',
-  'branches', 'past', 'base', 'metadata', 'binding', 'created_at', 'updated_at',
+  'branches', 'past', 'base', 'metadata', 'binding', 'stored', 'created_at', 'updated_at',
 }
 
 local function server_ms()
@@ -54,15 +54,15 @@ local function with_version(versions, bytes)
   end
 end
 
--- The newest `kept` of the versions that cover at most `covers_to` turns, as they stand in their field.
-local function joined_versions(versions, covers_to, kept)
+-- Those of the versions that cover at most `covers_to` turns, as they stand in their field.
+local function joined_versions(versions, covers_to)
   local fit = {}
   for _, version in ipairs(versions) do
     if version.covers_to <= covers_to then
       fit[#fit + 1] = version.bytes
     end
   end
-  return table.concat(fit, '', math.max(1, #fit - kept + 1))
+  return table.concat(fit)
 end
 
 -- The list with its first `count` elements only.

@@ -3,12 +3,14 @@
 Redis is three of them: one server, a cluster, and a master that sentinels name.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from history.conversation import ConversationKey
+from history.limits import LimitRule
 from history.memory_store import MemoryStore
 from history.redis_client import redis_client
 from history.redis_place import Durability, parse_place
@@ -41,15 +43,22 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
             nonlocal ahead
             ahead += ms
 
-        yield Stage(MemoryStore(now_ms=lambda: time.monotonic() * 1_000 + ahead), pass_in_memory)
+        def in_memory(limits: LimitRule) -> MemoryStore:
+            return MemoryStore(limits=limits, now_ms=lambda: time.monotonic() * 1_000 + ahead)
+
+        yield Stage(in_memory(LimitRule()), pass_in_memory, in_memory)
         return
     place = parse_place(request.getfixturevalue(f"{request.param}_url"))
-    async with redis_client(place, timeout_s=5) as raw:
+    async with redis_client(place, timeout_s=5) as raw, contextlib.AsyncExitStack() as stack:
         # The one with a replica waits for it, as a careful operator would have it.
-        store = RedisStore(place, durability=Durability(wait_replicas=int(place.kind == "sentinel")))
+        durability = Durability(wait_replicas=int(place.kind == "sentinel"))
+
+        def in_redis(limits: LimitRule) -> RedisStore:
+            store = RedisStore(place, durability=durability, limits=limits)
+            stack.push_async_callback(store.close)
+            return store
 
         async def pass_in_redis(key: ConversationKey, ms: int) -> None:
             await age(raw, key, ms)
 
-        yield Stage(store, pass_in_redis)
-        await store.close()
+        yield Stage(in_redis(LimitRule()), pass_in_redis, in_redis)

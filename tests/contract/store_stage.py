@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from history.conversation import Conversation, ConversationKey, Reply, Turn
+from history.limits import LimitRule
 from history.ports import Begun, Change, Claim, ConversationStore
 from history.redis_keys import conversation_keys
 
@@ -17,6 +18,8 @@ class Stage:
 
     store: ConversationStore
     pass_ms: Callable[[ConversationKey, int], Awaitable[None]]
+    limited: Callable[[LimitRule], ConversationStore]
+    """Another store with these limits, over the same server if there is one."""
     tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex}")
 
     def key(self, conversation_id: str = "c") -> ConversationKey:
@@ -24,13 +27,16 @@ class Stage:
 
 
 async def age(raw: "Redis[bytes]", key: ConversationKey, ms: int) -> None:
-    """Make the lease and the tickets look `ms` older: the server's clock cannot be moved."""
+    """Make lease, tickets and life span look `ms` older: the server's clock cannot be moved."""
     keys = conversation_keys(key)
     if await raw.hexists(keys.meta, "until"):
         await raw.hincrby(keys.meta, "until", -ms)
     for owner, ticket in (await raw.hgetall(keys.wait)).items():
         arrival, seen = ticket.split()
         await raw.hset(keys.wait, owner, b"%b %d" % (arrival, int(seen) - ms))
+    for name in (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings):
+        if (dies_at := await raw.pexpiretime(name)) > 0:
+            await raw.pexpireat(name, dies_at - ms)
 
 
 def claim(owner: str, *, queue_limit: int = 8, **more: object) -> Claim:

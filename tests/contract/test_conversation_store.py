@@ -2,7 +2,7 @@
 
 import pytest
 
-from history.conversation import Binding, Conversation, Lease
+from history.conversation import Binding, Conversation, Lease, Stored, turn_size
 from history.errors import ConversationNotFound
 from history.ports import Begun, Change
 from tests.contract.store_stage import Stage, begun, say, turn
@@ -47,6 +47,7 @@ async def test_commit_is_read_back_whole(stage: Stage) -> None:
         epoch=1,
         turn_count=2,
         binding=change.binding,
+        stored=Stored(turns=2, bytes=sum(map(turn_size, change.append))),
         created_at=1234.5678,
         updated_at=1234.5678,
     )

@@ -141,3 +141,16 @@ async def test_a_binding_moves_only_while_no_turn_was_written(stage: Stage) -> N
     loaded = await stage.store.load(stage.key())
     assert loaded is not None
     assert loaded.binding == binding
+
+
+async def test_the_version_that_the_prompt_shows_outlasts_newer_ones(stage: Stage) -> None:
+    """A memory that lagged catches up by several versions; the prompt's beginning waits for the next cut."""
+    await say(stage, stage.key(), *"abcdefgh")
+    await stage.store.remember(stage.key(), await learned(stage, 1))
+    held = await begun(stage, stage.key())
+    change = Change(keep=8, append=(turn("i"),), at=1.0, cut=8, shows=1)
+    await stage.store.commit(stage.key(), held.lease, change)
+    for covers_to in range(2, 8):
+        assert await stage.store.remember(stage.key(), await learned(stage, covers_to))
+
+    assert await summaries(stage) == ["up to 1", "up to 4", "up to 5", "up to 6", "up to 7"]

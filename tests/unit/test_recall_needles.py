@@ -2,8 +2,10 @@
 
 import pytest
 
-from bench.needles.generator import LANGUAGES, cases, templates
+from bench.needles import summary
+from bench.needles.generator import LANGUAGES, Case, Exchange, cases, templates
 from bench.needles.trial import Outcome, outcomes
+from history.compaction import CompactionRule
 from history.recall import RecallRule
 from history.window import WindowRule
 
@@ -59,3 +61,43 @@ def test_cases_are_the_same_for_the_same_seed() -> None:
     """A figure can be had again."""
     assert list(cases(3, per_distance=1)) == list(cases(3, per_distance=1))
     assert list(cases(3, per_distance=1)) != list(cases(4, per_distance=1))
+
+
+def told(*lines: str, planted: int, facts: tuple[int, ...]) -> Case:
+    """A dialogue of these lines, whose answer is `blue`."""
+    said = tuple(Exchange(line, "") for line in lines)
+    return Case("en", 0, len(said) - planted, said, "Which?", "blue", facts)
+
+
+def test_a_summary_keeps_the_newest_that_fits_its_budget() -> None:
+    """By tokens and by number; a line that is longer than a fact may be loses its end."""
+    lines = ("it is blue", "I chat", "a fact", "I chat", "a fact")
+    case = told(*lines, planted=0, facts=(0, 2, 4))
+    # "- it is blue\n" and twice "- a fact\n": 4 + 3 + 3 tokens; a line of chat takes 3 more.
+    fits, small, few = (
+        CompactionRule(max_tokens=10),
+        CompactionRule(max_tokens=9),
+        CompactionRule(max_facts=2),
+    )
+    long = told("x" * 200 + " blue", planted=0, facts=(0,))
+
+    assert summary.ideal(case, 5, fits)
+    assert not summary.ideal(case, 5, small)
+    assert not summary.ideal(case, 5, few)
+    assert not summary.newest(case, 5, fits)
+    assert summary.newest(case, 5, CompactionRule(max_tokens=16))
+    assert summary.newest(case, 2, fits)
+    assert not summary.ideal(long, 1, CompactionRule())
+
+
+def test_a_dialogue_full_of_facts_outgrows_the_best_summary() -> None:
+    """While recall finds them as before; in a dialogue with ten facts an ideal summary has them all."""
+    full = [
+        one for one in outcomes(0, rule=RULE, window=WindowRule(), fact_every=10) if one.case.distance >= 350
+    ]
+    sparse = [one for one in outcomes(0, rule=RULE, window=WindowRule()) if not one.in_window]
+
+    assert share([one.recalled for one in full]) >= 0.9
+    assert share([one.summarised for one in full]) < 0.1
+    assert share([one.summarised for one in sparse]) == 1
+    assert share([one.in_newest_lines for one in sparse]) < 0.5
