@@ -22,10 +22,11 @@ import uvloop
 import zmq
 import zmq.asyncio
 
-from bench.stub_node.kv_publisher import Event, KvForm, Removed, Stored
+from bench.stub_node.kv_forms import Event, KvForm, Removed, Stored
 from gateway.nodes.kv_events import Frame
-from gateway.nodes.kv_feed import KvFeed, KvSource
+from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.kv_sequence import KvSequence
+from gateway.routing.kv_source import KvSource
 from gateway.routing.retention import Retention, promise
 
 FORMS = {

@@ -5,10 +5,11 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
+from redis.asyncio import Redis, RedisCluster
 
 from gateway.api.admin import admin_app
 from gateway.api.chat_protocol import chat_protocol
@@ -26,6 +27,11 @@ from gateway.keys.everybody import Everybody
 from gateway.keys.keyring import Keyring
 from gateway.keys.pepper import read_pepper
 from gateway.keys.redis_keys import RedisKeys
+from gateway.nodes.dns_finder import DnsFinder
+from gateway.nodes.kube_finder import KubeFinder
+from gateway.nodes.membership import Membership
+from gateway.nodes.memory_roster import MemoryRoster
+from gateway.nodes.redis_roster import RedisRoster
 from gateway.nodes.roster import Roster
 from gateway.routing.ledger import Ledger
 from gateway.routing.router import Router
@@ -33,24 +39,29 @@ from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.upkeep import Upkeep
+from gateway.waiting_room import WaitingRoom
+from history.allowance import Allowance
 from history.archived_store import with_archive
 from history.archivist import Archivist
 from history.compactor import Compactor
 from history.dialogue import Dialogues
 from history.editing import Editor
+from history.errors import StoreFault
 from history.forking import Forks
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.object_archive import ObjectArchive
-from history.ports import ConversationStore
+from history.ports import Archive, ConversationStore
 from history.recaller import Recaller
 from history.redis_check import check_store
 from history.redis_client import redis_client
 from history.redis_store import RedisStore
+from history.sweeper import Sweeper, Swept
 
 log = structlog.get_logger()
 
 _ADMIN_DRAIN_S = 1
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +77,12 @@ class Edges:
     """What touches the outside world, open."""
 
     store: ConversationStore
+    allowance: Allowance
     archivist: Archivist | None
+    sweeper: Sweeper
     recaller: Recaller
     roster: Roster
+    membership: Membership
     authenticator: Everybody | Keyring
 
 
@@ -86,8 +100,10 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
         background = [
             tasks.create_task(keeper.run()),
             tasks.create_task(edges.roster.run()),
+            tasks.create_task(edges.membership.run()),
             tasks.create_task(chat.upkeep.run()),
         ]
+        background += [tasks.create_task(task) for task in _counting(settings, edges)]
         if isinstance(edges.authenticator, Keyring):
             background.append(tasks.create_task(edges.authenticator.run()))
 
@@ -102,13 +118,40 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
         )
         for task in background:
             task.cancel()
+        if settings.history.limits.counts_tenants:
+            with contextlib.suppress(StoreFault):  # the next sweep counts what is not told now
+                await edges.allowance.settle()
+
+
+def _counting(settings: Settings, edges: Edges) -> Iterator[Coroutine[None, None, None]]:
+    """What tenants have, and what expired conversations left behind; nothing where nobody asked for it."""
+    hours = settings.history.upkeep.sweep_hours
+    if settings.history.limits.counts_tenants:
+        yield edges.allowance.run()
+    if hours and edges.sweeper.is_needed:
+        yield edges.sweeper.run(hours * 3600, note_sweep)
+
+
+def note_sweep(came: Swept | StoreFault) -> None:
+    """Say in the log what a sweep has done, or why it could not."""
+    if isinstance(came, StoreFault):
+        log.warning("not swept", reason=str(came))
+    elif came.refused:
+        log.warning(
+            "the store holds no conversation, so nothing was taken from the archive", left=came.refused
+        )
+    else:
+        log.info("swept", tenants=len(came.tenants), folders=came.folders, pieces=came.pieces)
 
 
 def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     """The use case, with all that it calls."""
     telemetry, rules = Telemetry(), settings.history.rules
-    router = Router(edges.roster.nodes, Ledger(), settings.routing)
-    dispatcher = Dispatcher(edges.roster, router, telemetry, time.time, total_s=settings.relay.total_s)
+    router = Router(edges.roster.by_id, Ledger(), settings.routing)
+    room = WaitingRoom(router, settings.routing, telemetry)
+    edges.roster.on_probed = room.look
+    telemetry.queue_length = room.__len__
+    dispatcher = Dispatcher(edges.roster, router, room, telemetry, time.time, settings.relay)
     dialogues = Dialogues(
         edges.store,
         keeper,
@@ -116,6 +159,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         time.time,
         retention_s=settings.routing.retention_s,
         recaller=edges.recaller,
+        allowance=edges.allowance,
     )
     upkeep = Upkeep(
         dialogues=dialogues,
@@ -178,7 +222,7 @@ def _doors(
     )
     admin = admin_app(
         conversations=conversations,
-        nodes=lambda: edges.roster.nodes,
+        membership=edges.membership,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -198,37 +242,60 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         store = conversation_store(settings)
         stack.push_async_callback(store.close)
         archivist: Archivist | None = None
+        archive: Archive | None = None
         if settings.archive.url:
             archive = conversation_archive(settings)
             archivist = Archivist(store, archive, settings.archive)
             store = with_archive(store, archive)
         await _warn_of_store(settings)
+        client = await _client(settings, stack)
         authenticator: Everybody | Keyring = Everybody()
         if settings.auth.enabled:
             pepper = read_pepper(env, configured=settings.auth.pepper)
-            authenticator = Keyring(await _key_store(settings, stack), pepper=pepper)
+            authenticator = Keyring(_key_store(client), pepper=pepper)
             await authenticator.load()
-        roster = Roster(settings.nodes, settings.relay)
+        roster = Roster(settings.nodes, settings.relay, settings.roster)
         stack.callback(roster.close)
+        membership = _membership(settings, roster, client)
+        await membership.load()
         await roster.probe_all()
         recaller = Recaller(
             store.read, settings.history.rules.recall, settings.history.recall_cache, time.monotonic
         )
         stack.push_async_callback(recaller.close)
-        yield Edges(store, archivist, recaller, roster, authenticator)
+        yield Edges(
+            store=store,
+            allowance=Allowance(store, settings.history.limits),
+            archivist=archivist,
+            sweeper=store_sweeper(settings, store, archive, counts=settings.history.limits.counts_tenants),
+            recaller=recaller,
+            roster=roster,
+            membership=membership,
+            authenticator=authenticator,
+        )
 
 
 def conversation_store(settings: Settings) -> ConversationStore:
     """The store of dialogues that the settings name."""
+    ttl_ms = int(settings.store.ttl_days * _DAY_MS) or None
     if settings.store.url == "memory":
-        return MemoryStore()
+        return MemoryStore(ttl_ms=ttl_ms, limits=settings.history.limits)
     return RedisStore(
         settings.store.place,
-        ttl_ms=int(settings.store.ttl_days * 86_400_000) or None,
+        ttl_ms=ttl_ms,
+        limits=settings.history.limits,
         pool_size=settings.store.pool_size,
         timeout_s=settings.store.timeout_s,
         durability=settings.store.durability,
     )
+
+
+def store_sweeper(
+    settings: Settings, store: ConversationStore, archive: Archive | None, *, counts: bool
+) -> Sweeper:
+    """What looks after expired conversations, as the settings want it."""
+    keep_s = settings.archive.keep_days * _DAY_MS / 1000
+    return Sweeper(store, archive, keep_s=keep_s, counts=counts, clock=time.time)
 
 
 def conversation_archive(settings: Settings) -> ObjectArchive:
@@ -247,8 +314,22 @@ async def _warn_of_store(settings: Settings) -> None:
             log.warning(warning)
 
 
-async def _key_store(settings: Settings, stack: contextlib.AsyncExitStack) -> RedisKeys:
+async def _client(settings: Settings, stack: contextlib.AsyncExitStack) -> Redis | RedisCluster | None:
+    """A client for what is asked now and then; None where everything is in memory."""
     if settings.store.url == "memory":
-        raise BadOption("API keys are kept in Redis: name one (--redis URL), or ask for no keys (--no-auth)")
+        return None
     client = redis_client(settings.store.place, timeout_s=settings.store.timeout_s)
-    return RedisKeys(await stack.enter_async_context(client))
+    return await stack.enter_async_context(client)
+
+
+def _key_store(client: Redis | RedisCluster | None) -> RedisKeys:
+    if client is None:
+        raise BadOption("API keys are kept in Redis: name one (--redis URL), or ask for no keys (--no-auth)")
+    return RedisKeys(client)
+
+
+def _membership(settings: Settings, roster: Roster, client: Redis | RedisCluster | None) -> Membership:
+    """Who has a say in the roster."""
+    store = MemoryRoster() if client is None else RedisRoster(client)
+    finders = [DnsFinder(one) if one.dns else KubeFinder(one) for one in settings.discovery]
+    return Membership(roster, store, settings.nodes, finders)

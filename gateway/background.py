@@ -66,7 +66,7 @@ class Background:
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
         served = await self.dispatcher.serve(self._job(order, request, prefix, now), Nowhere())
         said = completion.from_json(served.body)
-        block = self.router.node(served.decision.node).block_size
+        block = self.router.block_size(served.decision.node)
         _, scored = score(request.model, prefix, served.decision, said.usage, block)
         self.telemetry.background[order.purpose].add(scored)
         binding = Binding(
@@ -92,6 +92,7 @@ class Background:
             request_id=name,
             headers=((b"x-request-id", name.encode()),),
             reply_headers=_no_headers,
+            priority="background",
         )
 
 

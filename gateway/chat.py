@@ -116,7 +116,7 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
-        self._note(request, prefix, served, usage)
+        self._note(request, prefix, served, usage, call.received_at)
         self.router.note(served.decision, prefix.placements(usage), self.clock())
 
     async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
@@ -171,7 +171,7 @@ class Chat:
             reply.finish()
         else:
             _send_body(job, served, reply)
-        self._note(job.request, prefix, served, said.usage)
+        self._note(job.request, prefix, served, said.usage, job.received_at)
         self.router.note(served.decision, [(link, tokens), *prefix.placements(said.usage)], now)
         self._count_turn(turn)
         self.upkeep.after(ended, job.request)
@@ -281,13 +281,18 @@ class Chat:
         reply.finish()
         return shown.status
 
-    def _note(self, request: ChatRequest, prefix: Prefix, served: Served, usage: Usage) -> None:
+    def _note(
+        self, request: ChatRequest, prefix: Prefix, served: Served, usage: Usage, asked_at: float
+    ) -> None:
         decision = served.decision
         if usage.cached is not None:
             uncached = usage.prompt_tokens - usage.cached
             self.router.measured(decision, uncached=uncached, seconds=served.first_s)
-        block = self.router.node(decision.node).block_size
+        block = self.router.block_size(decision.node)
         key, scored = score(request.model, prefix, decision, usage, block)
+        is_at_home = prefix.bound_at > 0 and prefix.bound_to == decision.node
+        if is_at_home and (scored.cached_tokens or 0) >= scored.expected_tokens > 0:
+            self.router.confirmed(decision.node, prefix.bound_at, asked_at)
         self.telemetry.scored(key, scored, now=self.clock())
 
     def _count_turn(self, turn: OpenTurn) -> None:

@@ -6,34 +6,31 @@ the first byte on a failure is the client's to see: it cannot be taken back.
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 import structlog
 
-from gateway.errors import (
-    CannotServe,
-    NodeBroke,
-    NodeBusy,
-    NodeFault,
-    NodesDown,
-    NodesFull,
-    OutOfTime,
-    UnknownModel,
-)
+from gateway.errors import NodeBroke, NodeBusy, NodeFault, OutOfTime, UnknownModel
 from gateway.nodes import completion, relay
 from gateway.nodes.body import BodySink
 from gateway.nodes.completion import Usage
-from gateway.nodes.connection import Exchange
-from gateway.nodes.relay import StreamShape, StreamSink
+from gateway.nodes.connection import Exchange, Patience
+from gateway.nodes.dialect import read_refusal
+from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
 from gateway.ports import Headers, Reply
 from gateway.request import ChatRequest, node_body
-from gateway.routing.choice import Ask, Decision, NoNode
+from gateway.routing.choice import Ask, Decision
+from gateway.routing.node import Node
 from gateway.routing.prefix import expected_tokens
 from gateway.routing.router import Router
 from gateway.telemetry import Telemetry
+from gateway.waiting_room import WaitingRoom
 
 _MAX_ATTEMPTS = 3
+
+Priority = Literal["interactive", "background"]
 
 log = structlog.get_logger()
 
@@ -56,8 +53,11 @@ class Job(msgspec.Struct):
     headers: Headers
     """For the node."""
     reply_headers: Callable[[Decision], Headers]
+    priority: Priority = "interactive"
     sink: StreamSink | None = None
     """What came of a streamed answer so far."""
+    waited_s: float = 0.0
+    """For a node, and for those that failed."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -72,26 +72,28 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """The nodes, and the way to them. `total_s` is what one answer may take, all attempts together."""
+    """The nodes, and the way to them."""
 
     def __init__(
         self,
         roster: Roster,
         router: Router,
+        room: WaitingRoom,
         telemetry: Telemetry,
         clock: Callable[[], float],
-        *,
-        total_s: float,
+        patience: Patience,
     ) -> None:
         self._roster = roster
         self._router = router
+        self._room = room
         self._telemetry = telemetry
         self._clock = clock
-        self._total_s = total_s
+        self._patience = patience
 
     def check_model(self, model: str) -> None:
         """Raises `UnknownModel` if every node is known to serve only others."""
-        if all(node.models and model not in node.models for node in self._router.nodes):
+        nodes = self._router.nodes
+        if nodes and all(node.models and model not in node.models for node in nodes):
             raise UnknownModel(model)
 
     async def serve(self, job: Job, reply: Reply) -> Served:
@@ -100,29 +102,34 @@ class Dispatcher:
         Raises `UnknownModel`, `CannotServe`, `EngineRefused`, a `NodeFault`, or `OutOfTime`, for which
         no node is blamed: long answers are no failure of theirs.
         """
-        budget = _Budget(self._total_s)
+        budget, pings = _Budget(self._patience.total_s), Pings(reply, every_s=self._patience.ping_s)
         try:
-            return await self._serve(job, reply)
+            return await self._serve(job, reply, pings)
         except asyncio.CancelledError:
             if not budget.was_exceeded():
                 raise
             self._telemetry.events["out_of_time"] += 1
-            raise OutOfTime(self._total_s) from None
+            raise OutOfTime(self._patience.total_s) from None
         finally:
             budget.close()
+            pings.stop()
 
-    async def _serve(self, job: Job, reply: Reply) -> Served:
+    async def _serve(self, job: Job, reply: Reply, pings: Pings) -> Served:
         failed: list[str] = []
         while True:
-            decision = self._router.route(self._ask(job, failed))
-            if isinstance(decision, NoNode):
-                raise _none(decision, job.request.model)
+            came_at = self._clock()
+            decision = await self._room.admit(
+                self._ask(job, failed), is_background=job.priority == "background"
+            )
+            job.waited_s += self._clock() - came_at
+            sent_at = self._clock()
             try:
-                return await self._attempt(job, decision, reply)
-            except NodeFault as fault:
-                self._blame(job, decision.node, fault)
-                if reply.is_started or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(decision, failed):
+                return await self._attempt(job, decision, reply, pings)
+            except NodeFault:
+                has_begun = job.sink is not None and job.sink.has_begun
+                if has_begun or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(decision, failed):
                     raise
+                job.waited_s += self._clock() - sent_at
                 failed.append(decision.node)
                 self._telemetry.events["failover"] += 1
 
@@ -141,21 +148,24 @@ class Dispatcher:
             excluded=failed,
         )
 
-    async def _attempt(self, job: Job, decision: Decision, reply: Reply) -> Served:
+    async def _attempt(self, job: Job, decision: Decision, reply: Reply, pings: Pings) -> Served:
         node = self._router.node(decision.node)
-        body = node_body(job.request, job.messages, model=job.request.model)
-        sent_at = self._clock()
-        self._telemetry.overhead.observe(sent_at - job.received_at)
+        sent_at, since = self._clock(), node.breaker.openings
         first_s: float | None = None
 
         def on_first() -> None:
             nonlocal first_s
             first_s = self._clock() - sent_at
+            pings.stop()
             self._router.answered(decision)
-            self._telemetry.first_byte[node.id].observe(first_s)
+            self._began(node, first_s)
 
         exchange: Exchange | None = None
         try:
+            body = node_body(job.request, job.messages, model=job.request.model)
+            self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
+            if job.request.stream:
+                pings.start(lambda: job.reply_headers(decision))
             pool = self._roster.pool(node.id)
             exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body)
             if head.status != 200:
@@ -165,24 +175,36 @@ class Dispatcher:
                 served = await _stream(job, decision, exchange, reply, on_first)
             else:
                 served = await _whole(decision, exchange)
-            self._roster.answered(node.id)
+            self._roster.answered(node)
             return msgspec.structs.replace(served, first_s=first_s or 0.0)
+        except NodeFault as fault:
+            self._blame(job, node, fault, since)
+            raise
         finally:
             reply.attach(None)
             if exchange is not None:
                 exchange.abort()
             self._router.release(decision, was_answered=first_s is not None)
+            self._room.freed(node.id)
 
-    def _blame(self, job: Job, name: str, fault: NodeFault) -> None:
+    def _began(self, node: Node, first_s: float) -> None:
+        self._telemetry.first_byte[node.id].observe(first_s)
+        if node.breaker.state == "half_open":
+            self._roster.began(node)
+            self._room.look(node)
+
+    def _blame(self, job: Job, node: Node, fault: NodeFault, since: int) -> None:
         """A busy node is not a broken one."""
-        log.warning("node failed", node=name, fault=type(fault).__name__, request_id=job.request_id)
+        kind = type(fault).__name__
+        log.warning("node failed", node=node.id, fault=kind, request_id=job.request_id)
+        self._telemetry.events[f"node_{kind.removeprefix('Node').lower()}"] += 1
         if not isinstance(fault, NodeBusy):
-            self._roster.failed(self._router.node(name), str(fault))
+            self._roster.broke(node, str(fault), since=since)
 
     def _is_alone(self, decision: Decision, failed: list[str]) -> bool:
-        """Whether no other node could take over: then its own error says more than ours."""
-        fit = {one.node for one in decision.candidates if one.unfit is None}
-        return fit <= {decision.node, *failed}
+        """Whether no other node could take over, now or later: then its own error says more than ours."""
+        able = {one.node for one in decision.candidates if one.unfit in (None, "full")}
+        return able <= {decision.node, *failed}
 
 
 class _Budget:
@@ -216,8 +238,11 @@ async def _whole(decision: Decision, exchange: Exchange) -> Served:
     exchange.pump(sink)
     await exchange.done
     body = sink.value()
-    # Read here, where another node can still take over from one that sends no JSON.
-    return Served(decision=decision, sink=None, body=body, usage=completion.usage_of(body))
+    # Read here, where another node can still take over from one that sends no answer.
+    usage = completion.usage_of(body)
+    if error := read_refusal(body):
+        raise relay.refusal(error, error.status or 500)
+    return Served(decision=decision, sink=None, body=body, usage=usage)
 
 
 async def _stream(
@@ -229,17 +254,9 @@ async def _stream(
         holds_end=job.is_remembered,
         keeps_events=job.is_remembered,
     )
-    job.sink = sink = StreamSink(reply, shape, on_first)
+    job.sink = sink = StreamSink(reply, shape, on_first=on_first, on_comment=exchange.still_waits)
     exchange.pump(sink)
     await exchange.done
     if not sink.is_done:
         raise NodeBroke("its answer ended before it was complete")
     return Served(decision=decision, sink=sink)
-
-
-def _none(none: NoNode, model: str) -> UnknownModel | CannotServe:
-    if none.reason == "unknown_model":
-        return UnknownModel(model)
-    if none.reason == "all_full":
-        return NodesFull(f"every node that serves '{model}' is at its limit")
-    return NodesDown(f"no node that serves '{model}' is up", retry_after_ms=2000)

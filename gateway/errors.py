@@ -16,7 +16,7 @@
     ├── OutOfTime          the answer was not complete within the total deadline
     ├── CannotServe        nobody's fault that a retry later would not mend
     │   ├── NodesDown          every node that serves the model is away
-    │   ├── NodesFull          every node that serves the model is at its cap
+    │   ├── NodesFull          every node that serves the model is at its cap, and the wait is too long
     │   └── Draining           the gateway is shutting down
     ├── OperatorFault      the process cannot run as it was started
     │   ├── BadOption          an option of a command makes no sense
@@ -140,7 +140,7 @@ class NodesDown(CannotServe):
 
 
 class NodesFull(CannotServe):
-    """Every node that serves the model is at its cap."""
+    """Every node that serves the model is at its cap, and there is no place in line or no time left."""
 
 
 class Draining(CannotServe):

@@ -32,6 +32,8 @@ class Prefix(msgspec.Struct, frozen=True):
     held: dict[str, int]
     """Per node, tokens of the prefix it should still have."""
     bound_to: str | None
+    bound_at: float
+    """When the binding's node got what it holds of this prompt; 0 where it holds nothing of it."""
     reusable: int
     """What the last answer's node had of it, whoever answers now."""
     phase: Phase
@@ -52,6 +54,7 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
         prompt_tokens=len(request.messages) // _BYTES_PER_TOKEN,
         held=held,
         bound_to=None,
+        bound_at=0.0,
         reusable=max(held.values(), default=0),
         phase="stateless",
     )
@@ -79,9 +82,10 @@ def prefix_of_prompt(
     if binding is not None and binding.prefix in chain.links:
         known = chain.links.index(binding.prefix) + 1
         reusable = binding.tokens
-    if binding is not None and known and router.retains(binding.at, now):
+    kept = router.kept(binding.node, binding.tokens, binding.at, now) if binding is not None and known else 0
+    if binding is not None and kept:
         # Its own node has the most of it; where else a recent part lies, the newest links tell.
-        held = router.held(chain.links[-_RECENT:], now) | {binding.node: binding.tokens}
+        held = router.held(chain.links[-_RECENT:], now) | {binding.node: kept}
     else:
         held = router.held(chain.links, now)
     new_bytes = sum(len(part) for part in parts[known:])
@@ -91,6 +95,7 @@ def prefix_of_prompt(
         prompt_tokens=reusable + new_bytes // _BYTES_PER_TOKEN,
         held=held,
         bound_to=binding.node if binding is not None else None,
+        bound_at=binding.at if binding is not None and kept else 0.0,
         reusable=reusable,
         phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
     )

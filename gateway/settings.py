@@ -12,18 +12,24 @@ import msgspec
 from gateway.config_file.forms import (
     Form,
     between,
+    data_parallel_rank,
     distinct_nodes,
+    dns_name,
     header_text,
     host,
+    kubernetes_service,
     node_address,
     port,
     store_address,
 )
 from gateway.nodes.connection import Patience
+from gateway.nodes.discovery import NodeSource
+from gateway.nodes.roster_rules import RosterRules
 from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
 from gateway.upkeep_rules import UpkeepRules
 from history.archive import ArchiveRule
+from history.limits import LimitRule
 from history.recaller import RecallCacheRule
 from history.redis_place import Durability, RedisPlace, parse_place
 from history.rules import DialogueRules
@@ -87,6 +93,7 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is done to the dialogue of a request without a conversation, unless its `x-history` says: with
     `window`, the turns that a conversation's window would not show are left out."""
     rules: DialogueRules = DialogueRules()
+    limits: LimitRule = LimitRule()
     upkeep: UpkeepRules = UpkeepRules()
     recall_cache: RecallCacheRule = RecallCacheRule()
 
@@ -101,7 +108,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     archive: ArchiveRule = ArchiveRule()
     routing: RoutingRules = RoutingRules()
     relay: Patience = Patience()
+    roster: RosterRules = RosterRules()
     nodes: tuple[NodeSpec, ...] = ()
+    discovery: tuple[NodeSource, ...] = ()
+    """Names and services whose addresses are nodes, beside those that are listed."""
 
 
 def _store_url(url: str) -> str:
@@ -131,6 +141,13 @@ FORMS: Mapping[str, Form] = {
     "history.rules.compaction.max_tokens": between(16, 100_000),
     "history.rules.compaction.max_facts": between(0, 1000),
     "archive.behind_turns": between(0, 1_000_000),
+    "archive.keep_days": between(0, 36_500),
+    "history.limits.conversation_turns": between(0, 10**15),
+    "history.limits.conversation_bytes": between(0, 10**15),
+    "history.limits.tenant_turns": between(0, 10**15),
+    "history.limits.tenant_bytes": between(0, 10**15),
+    "history.limits.settle_s": between(0.05, 3600),
+    "history.upkeep.sweep_hours": between(0, 24 * 365),
     "history.upkeep.rewarm": between(0, 100_000),
     "history.upkeep.rewarm_within_s": between(0, _DAY_S),
     "history.upkeep.workers": between(1, 1000),
@@ -141,14 +158,27 @@ FORMS: Mapping[str, Form] = {
     "routing.load_bound": between(1, 1_000_000),
     "routing.retention_s": between(0, 365 * _DAY_S),
     "routing.waiting_s": between(0, _DAY_S),
+    "routing.max_waiting": between(0, 1_000_000),
+    "routing.queue_limit": between(0, 1_000_000),
+    "routing.queue_wait_s": between(0, _DAY_S),
     "relay.connect_s": _SPAN,
     "relay.first_byte_s": _SPAN,
     "relay.idle_s": _SPAN,
     "relay.total_s": _SPAN,
+    "relay.ping_s": between(0, _DAY_S),
     "nodes": distinct_nodes,
     "nodes[].url": node_address,
     "nodes[].weight": between(0.001, 1_000_000),
     "nodes[].max_running": between(0, 1_000_000),
     "nodes[].api_key": header_text,
+    "nodes[].rank": data_parallel_rank,
+    "roster.drain_s": between(0, _DAY_S),
+    "discovery[].dns": dns_name,
+    "discovery[].kubernetes": kubernetes_service,
+    "discovery[].port": port,
+    "discovery[].weight": between(0.001, 1_000_000),
+    "discovery[].max_running": between(0, 1_000_000),
+    "discovery[].api_key": header_text,
+    "discovery[].every_s": between(1, 3600),
 }
 """What a setting's type does not say of its value, by the setting's path; the loader checks it."""

@@ -5,13 +5,13 @@ One book feeds both `/admin/cache` and `/metrics`. Nothing here carries a user, 
 
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 Phase = Literal["first", "warm", "cut", "stateless"]
@@ -107,11 +107,15 @@ class Telemetry(Collector):
         self.requests: Counter[tuple[str, int]] = Counter()
         """By model asked for (served ones only) and HTTP status."""
         self.events: Counter[str] = Counter()
-        """Rare things worth a number: epochs, branches, ceilings, replays, mismatches, failovers."""
+        """Rare things worth a number: epochs, branches, ceilings, replays, mismatches, faults of nodes."""
         self.first_byte: dict[str, Histogram] = defaultdict(Histogram)
         """Seconds from the request read to the first byte of the answer, by node."""
         self.overhead = Histogram()
         """Seconds the gateway added before the request went to a node, waiting in line left out."""
+        self.queued = Histogram()
+        """Seconds that requests waited for a node with room, in vain or not."""
+        self.queue_length: Callable[[], int] = lambda: 0
+        """How many wait now."""
 
     def counted(self, model: str, status: int) -> None:
         """Note one request's outcome. Unknown models share one label, or clients could fill the memory."""
@@ -154,6 +158,14 @@ class Telemetry(Collector):
         )
         overhead.add_metric((), self.overhead.cumulative(), self.overhead.total)
         yield overhead
+        queued = HistogramMetricFamily(
+            "friendo_queue_seconds", "Time for which requests waited until a node had room, in vain or not."
+        )
+        queued.add_metric((), self.queued.cumulative(), self.queued.total)
+        yield queued
+        yield GaugeMetricFamily(
+            "friendo_queue_length", "Requests that wait for a node with room.", self.queue_length()
+        )
 
     def _background_metrics(self) -> Iterator[Metric]:
         for name in ("answers", "prompt_tokens", "cached_tokens", "completion_tokens"):
@@ -175,10 +187,11 @@ class Telemetry(Collector):
             yield family
 
 
-def registry_of(telemetry: Telemetry) -> CollectorRegistry:
-    """A Prometheus registry with nothing in it but this book."""
+def registry_of(*books: Collector) -> CollectorRegistry:
+    """A Prometheus registry with nothing in it but these."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(telemetry)
+    for book in books:
+        registry.register(book)
     return registry
 
 

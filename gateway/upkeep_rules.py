@@ -15,6 +15,9 @@ class UpkeepRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: int = 4
     queue_limit: int = 1000
     """Conversations that may wait; what comes then is left for their next turn."""
+    sweep_hours: float = 24.0
+    """How often one of the gateways looks at every key of the store, where there is something to be found:
+    tenants' totals to be counted anew, or an archive to be rid of what expired. 0: only by command."""
     idle_wait_s: float = 2.0
     """How long a call waits for its node to have nothing else to do. Then it goes all the same, unless more
     than a few wait there.

@@ -83,9 +83,9 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_stub(**traits: Any) -> Iterator[Stub]:
+def running_stub(*, port: int = 0, **traits: Any) -> Iterator[Stub]:
     """A stub node of these traits."""
-    command = [sys.executable, "-m", "bench.stub_node", "--port", "0", "--end-with-stdin"]
+    command = [sys.executable, "-m", "bench.stub_node", "--port", str(port), "--end-with-stdin"]
     with subprocess.Popen(
         [*command, *arguments(StubSpec(**traits))],
         stdin=subprocess.PIPE,
@@ -107,6 +107,8 @@ def running_gateway(
     """A gateway over these nodes (`engine=url`); dialogues in memory and no keys unless told otherwise."""
     command = [sys.executable, "-m", "gateway", "serve", "--port", "0", "--admin-port", "0"]
     command += [part for node in nodes for part in ("--node", node)]
+    # A node's requests are counted by many tests; `test_engine_facts` lets it be tried out.
+    command += [] if any("roster.trial" in option for option in options) else ["--set", "roster.trial=false"]
     command += [] if "--redis" in options else ["--redis", "memory"]
     command += [*([] if auth else ["--no-auth"]), *options]
     with (

@@ -12,6 +12,7 @@ from gateway.routing.choice import Ask, RoutingRules, choose
 from gateway.routing.ledger import Ledger, Placement
 from gateway.routing.node import Node, NodeSpec
 from gateway.routing.prefix import chain, root
+from gateway.routing.router import Router
 
 _MESSAGE = b'{"role":"user","content":"' + b"a" * 560 + b'"}'
 
@@ -41,8 +42,6 @@ class LedgerCost(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     bytes_per_entry: float
     note_us: float
-    forget_ms: float
-    """Dropping a node from the full ledger, on the event loop."""
 
 
 def choices(sizes: tuple[int, ...] = (8, 16, 100, 1000), *, rounds: int = 7) -> list[ChoiceCost]:
@@ -62,6 +61,7 @@ def choices(sizes: tuple[int, ...] = (8, 16, 100, 1000), *, rounds: int = 7) -> 
 def dialogues(sizes: tuple[int, ...] = (2, 20, 80, 800), *, rounds: int = 7) -> list[DialogueCost]:
     """What grows with the dialogue."""
     ledger, start = Ledger(), root("m")
+    router = Router({"node-1": _node(1)}, ledger, RoutingRules())
     found = []
     for size in sizes:
         messages = [_MESSAGE] * size
@@ -71,7 +71,7 @@ def dialogues(sizes: tuple[int, ...] = (2, 20, 80, 800), *, rounds: int = 7) -> 
             DialogueCost(
                 messages=size,
                 chain_us=_us(partial(chain, start, messages), 100, rounds),
-                held_us=_us(partial(ledger.held, links[::-1], since=0.0), 100, rounds),
+                held_us=_us(partial(router.held, links, 0.0), 100, rounds),
             )
         )
     return found
@@ -88,14 +88,11 @@ def soak(placements: int = 1_000_000) -> LedgerCost:
         ledger.note(number.to_bytes(16, "big"), placement)
     noted = time.perf_counter()
     entries, grown = len(ledger), _resident() - before
-    ledger.forget("node-3")
-    forgot = time.perf_counter()
     return LedgerCost(
         placements=placements,
         entries=entries,
         bytes_per_entry=grown / entries,
         note_us=(noted - began) / placements * 1e6,
-        forget_ms=(forgot - noted) * 1e3,
     )
 
 

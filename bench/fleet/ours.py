@@ -43,7 +43,7 @@ class Ours:
         self._index = {node.id: index for index, node in enumerate(self.nodes)}
         self._polls = [-1] * len(self.nodes)
         self.ledger = Ledger()
-        self.router = Router(self.nodes, self.ledger, rules)
+        self.router = Router({node.id: node for node in self.nodes}, self.ledger, rules)
 
     def choose(self, request: Request, now: float) -> int:
         """The product's decision."""
@@ -100,8 +100,10 @@ class Ours:
     def _ask(self, request: Request, now: float) -> Ask:
         links, prompt = request.prompt.links, request.prompt
         bound = self._bindings.get(request.conversation) if request.conversation >= 0 else None
-        if bound is not None and bound.prefix in links and self.router.retains(bound.at, now):
-            held = self.router.held(links[-_RECENT:], now) | {bound.node: bound.tokens}
+        is_known = bound is not None and bound.prefix in links
+        kept = self.router.kept(bound.node, bound.tokens, bound.at, now) if bound and is_known else 0
+        if bound is not None and kept:
+            held = self.router.held(links[-_RECENT:], now) | {bound.node: kept}
         else:
             held = self.router.held(links, now)
         key = b"%d" % request.conversation if request.conversation >= 0 else b"".join(links[:2][-1:])

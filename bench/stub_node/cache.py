@@ -16,12 +16,13 @@ time or IO.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import xxhash
 
+from bench.stub_node.kv_forms import Cleared, Event, Removed, Stored
 from bench.stub_node.tokens import Tokens
 
 
@@ -54,7 +55,10 @@ class Lease:
 class BlockCache:
     """Blocks of one node. `capacity` is never exceeded: free, held and blank blocks always add up to it."""
 
-    def __init__(self, *, block_size: int, capacity: int) -> None:
+    def __init__(
+        self, *, block_size: int, capacity: int, on_event: Callable[[Event], None] = lambda _: None
+    ) -> None:
+        self._on_event = on_event
         self.block_size = block_size
         self.capacity = capacity
         self._free: OrderedDict[int, None] = OrderedDict()  # stored, held by nobody; the first goes first
@@ -93,8 +97,9 @@ class BlockCache:
         for block in held:
             self._hold(block)
         blank_free = self.capacity - self.held_blocks - len(self._free)
-        for _ in range(needed - blank_free):
-            self._free.popitem(last=False)
+        gone = [self._free.popitem(last=False)[0] for _ in range(needed - blank_free)]
+        if gone:
+            self._on_event(Removed(gone))
         self._blank_held += needed
         return Lease(hit_blocks=hit, held=held, blank=needed)
 
@@ -108,6 +113,8 @@ class BlockCache:
             raise ValueError(f"{len(fresh)} new blocks do not fit into {lease.blank} leased ones")
         for block in fresh:
             self._hold(block)
+        if fresh:
+            self._on_event(Stored(fresh, lease.held[-1] if lease.held else None, self.block_size))
         lease.held.extend(fresh)
         lease.blank -= len(fresh)
         self._blank_held -= len(fresh)
@@ -126,9 +133,10 @@ class BlockCache:
 
     def clear(self) -> int:
         """Forget every block that no running request holds; the number forgotten."""
-        forgotten = len(self._free)
+        forgotten = list(self._free)
         self._free.clear()
-        return forgotten
+        self._on_event(Removed(forgotten) if self._holders else Cleared())
+        return len(forgotten)
 
     def _hold(self, block: int) -> None:
         self._free.pop(block, None)

@@ -13,11 +13,12 @@ cached.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bench.stub_node.cache import BlockCache, Lease, chain
+from bench.stub_node.kv_forms import Event
 from bench.stub_node.refusal import Refusal, Refused
 from bench.stub_node.spec import StubSpec
 from bench.stub_node.tokens import Tokens
@@ -95,8 +96,9 @@ class _Ticket:
 class Engine:
     """The running and the waiting requests of one node, over one block cache."""
 
-    def __init__(self, spec: StubSpec) -> None:
-        self.cache = BlockCache(block_size=spec.block, capacity=spec.capacity)
+    def __init__(self, spec: StubSpec, on_event: Callable[[Event], None]) -> None:
+        self.cache = BlockCache(block_size=spec.block, capacity=spec.capacity, on_event=on_event)
+        self._caches = spec.has("prefix_caching")
         self.totals = Totals()
         self.running = 0
         self._spec = spec
@@ -114,7 +116,7 @@ class Engine:
 
     def work(self, prompt: Tokens, answer: Tokens, *, seed: int, finish: str) -> Work:
         """The generation of `answer` to `prompt`, with the prompt's block hashes."""
-        hashes = chain(prompt, block_size=self.cache.block_size, seed=seed)
+        hashes = chain(prompt, block_size=self.cache.block_size, seed=seed) if self._caches else []
         return Work(prompt=prompt, hashes=hashes, seed=seed, answer=answer, finish=finish)
 
     @asynccontextmanager
@@ -199,14 +201,19 @@ class Engine:
             self.totals.answer_tokens += run.produced
             if self._spec.decode_rate:
                 self.totals.decode_seconds += run.produced / self._spec.decode_rate
-            computed = work.prompt + work.answer[: max(0, run.produced - 1)]
-            size = self.cache.block_size
-            self.cache.store(lease, chain(computed, block_size=size, seed=work.seed, known=lease.held))
+            self._keep(work, lease, run.produced)
         finished = run is not None and run.produced == len(work.answer)
         self.totals.ended[work.finish if finished else "abort"] += 1
         self.cache.release(lease)
         self.running -= 1
         self._wake()
+
+    def _keep(self, work: Work, lease: Lease, produced: int) -> None:
+        """Store the blocks that the answer filled."""
+        if self._caches:
+            computed = work.prompt + work.answer[: max(0, produced - 1)]
+            size = self.cache.block_size
+            self.cache.store(lease, chain(computed, block_size=size, seed=work.seed, known=lease.held))
 
     def _wake(self) -> None:
         while self._waiting:

@@ -39,6 +39,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     - status: `status` with `body` (the engine's own error if null) and `headers`
     - refuse: the port is closed to new connections until the faults are set anew, on the control port
     - http200_error_first_event: a stream that begins with 200 and an error event, as SGLang's full queue does
+      (or `body`)
     """
 
     kind: FaultKind

@@ -14,6 +14,7 @@ from bench.stub_node.faults import Fault
 from bench.stub_node.http1 import Connection, Request
 from bench.stub_node.node import Node
 from bench.stub_node.refusal import Refusal, Refused
+from bench.stub_node.template import templated
 from bench.stub_node.tokens import Tokens
 
 
@@ -37,7 +38,9 @@ async def chat(node: Node, request: Request, connection: Connection, fault: Faul
         raise Refused(Refusal(400, "bad_request", message))
     served = _served(node, body)
     tools = body.tools or []
-    prompt = tokens.prompt(body.messages, tools=[wire.encode(tool).decode() for tool in tools])
+    prompt = tokens.prompt(
+        templated(node, body.messages), tools=[wire.encode(tool).decode() for tool in tools]
+    )
     asked_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     limits = _limits(node, body, prompt, asked_tokens)
     answer = answers.answer(
@@ -70,6 +73,9 @@ def _text_prompt(prompt: str | list[str | int]) -> tuple[Tokens, str]:
 def _served(node: Node, body: wire.Generation) -> Served:
     if body.n not in (None, 1):
         raise Refused(Refusal(400, "bad_request", "the stub node answers with one choice: n must be 1"))
+    if body.priority and node.spec.engine == "vllm" and not node.spec.has("priority"):
+        message = f"Got priority {body.priority} but Priority scheduling is not enabled."
+        raise Refused(Refusal(400, "bad_request", message))
     asked = Asked(model=body.model, lora_path=body.lora_path)
     return node.dialect.choose(asked, base=node.spec.model, adapters=node.adapters)
 
@@ -185,7 +191,7 @@ def _usage(node: Node, run: Run) -> Usage:
     prompt = len(run.work.prompt)
     return Usage(
         prompt=prompt,
-        cached=run.cached_tokens,
+        cached=run.cached_tokens if node.spec.has("cache_report") else None,
         created=prompt // size * size - run.cached_tokens,
         completion=run.produced,
     )

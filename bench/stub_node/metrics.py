@@ -55,7 +55,7 @@ def _vllm(node: Node) -> Iterable[Sample]:
     yield "counter", "vllm:admission_rejections_total", refused, totals.turned_away
     config = {
         "block_size": str(cache.block_size),
-        "enable_prefix_caching": "True",
+        "enable_prefix_caching": str(node.spec.has("prefix_caching")),
         "engine": "0",
         "kv_cache_size_tokens": str(cache.capacity * cache.block_size),
         "num_gpu_blocks": str(cache.capacity),

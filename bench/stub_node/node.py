@@ -8,6 +8,7 @@ from bench.stub_node.dialects import DIALECTS
 from bench.stub_node.dialects.shapes import Dialect
 from bench.stub_node.engine import Engine
 from bench.stub_node.faults import Faults
+from bench.stub_node.kv_wire import KvWire
 from bench.stub_node.spec import StubSpec
 from bench.stub_node.traffic import Traffic
 
@@ -17,6 +18,7 @@ class Node:
     spec: StubSpec
     engine: Engine
     dialect: Dialect
+    events: KvWire
     adapters: Adapters = field(default_factory=Adapters)
     faults: Faults = field(default_factory=Faults)
     traffic: Traffic = field(default_factory=Traffic)
@@ -24,4 +26,6 @@ class Node:
 
 
 def new_node(spec: StubSpec) -> Node:
-    return Node(spec=spec, engine=Engine(spec), dialect=DIALECTS[spec.engine])
+    events = KvWire()
+    engine = Engine(spec, events.note)
+    return Node(spec=spec, engine=engine, dialect=DIALECTS[spec.engine], events=events)

@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 from bench.stub_node import embeddings, metrics, tokens, wire
 from bench.stub_node.http1 import Connection, Request
 from bench.stub_node.node import Node
 from bench.stub_node.refusal import Refusal, Refused
+from bench.stub_node.template import templated
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -67,22 +69,55 @@ async def server_info(node: Node, request: Request, connection: Connection) -> N
         200,
         wire.encode(
             {
-                "version": "0.5.23",
+                "version": node.spec.engine_version,
                 "status": "ready",
                 "served_model_name": node.spec.model,
                 "context_length": node.spec.context_length,
                 "max_total_num_tokens": cache.capacity * cache.block_size,
                 "page_size": cache.block_size,
                 "dp_size": 1,
-                "enable_cache_report": True,
+                "enable_cache_report": node.spec.has("cache_report"),
+                "disable_radix_cache": not node.spec.has("prefix_caching"),
+                "enable_priority_scheduling": node.spec.has("priority"),
+                "kv_events": _sglang_events(node),
             }
         ),
     )
 
 
+def _sglang_events(node: Node) -> dict[str, Any] | None:
+    publisher = node.events.publisher
+    if publisher is None:
+        return None
+    return {
+        "publisher": "zmq",
+        "endpoint_host": "*",
+        "endpoint_port_base": publisher.port,
+        "topic": publisher.form.topic.decode(),
+        "block_size": node.engine.cache.block_size,
+        "dp_size": 1,
+        "replay_endpoint_port_base": publisher.replay_port,
+    }
+
+
 async def version(node: Node, request: Request, connection: Connection) -> None:  # noqa: ARG001  one shape for routes
     """GET /version (vLLM)."""
-    connection.send(200, b'{"version":"0.32.0"}')
+    connection.send(200, wire.encode({"version": node.spec.engine_version}))
+
+
+async def kv_event_sources(node: Node, request: Request, connection: Connection) -> None:  # noqa: ARG001  one shape for routes
+    """GET /kv_event_sources (vLLM): where each rank publishes."""
+    publisher = node.events.publisher
+    sources: dict[str, Any] = {}
+    if publisher is not None:
+        sources["0"] = {
+            "enable_kv_cache_events": True,
+            "publisher": "zmq",
+            "endpoint": f"tcp://*:{publisher.port}",
+            "replay_endpoint": f"tcp://*:{publisher.replay_port}",
+            "topic": publisher.form.topic.decode(),
+        }
+    connection.send(200, wire.encode(sources))
 
 
 async def props(node: Node, request: Request, connection: Connection) -> None:  # noqa: ARG001  one shape for routes
@@ -93,6 +128,7 @@ async def props(node: Node, request: Request, connection: Connection) -> None:  
         wire.encode(
             {
                 "default_generation_settings": settings,
+                "build_info": node.spec.engine_version,
                 "total_slots": node.spec.max_running,
                 "model_alias": node.spec.model,
             }
@@ -100,11 +136,18 @@ async def props(node: Node, request: Request, connection: Connection) -> None:  
     )
 
 
+async def apply_template(node: Node, request: Request, connection: Connection) -> None:
+    """POST /apply-template (llama.cpp): the text that a chat would become."""
+    body = wire.decode(request.body, wire.TokenizeRequest)
+    text = tokens.render(templated(node, body.messages or []), answer_next=True)
+    connection.send(200, wire.encode({"prompt": text}))
+
+
 async def tokenize(node: Node, request: Request, connection: Connection) -> None:
     """POST /tokenize: the ids that a prompt or a chat would become."""
     body = wire.decode(request.body, wire.TokenizeRequest)
     if body.messages is not None:
-        text = tokens.render(body.messages, answer_next=body.add_generation_prompt)
+        text = tokens.render(templated(node, body.messages), answer_next=body.add_generation_prompt)
     elif body.prompt is not None:
         text = body.prompt
     elif body.content is not None:

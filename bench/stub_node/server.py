@@ -6,7 +6,7 @@ refuses connections. `serve` runs a node inside the caller's event loop.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -47,6 +47,7 @@ _COMMON: dict[tuple[str, str], Route] = {
 _OF_ENGINE: dict[EngineName, dict[tuple[str, str], Route]] = {
     "vllm": {
         ("GET", "/version"): probes.version,
+        ("GET", "/kv_event_sources"): probes.kv_event_sources,
         ("POST", "/v1/load_lora_adapter"): loras.vllm_load,
         ("POST", "/v1/unload_lora_adapter"): loras.vllm_unload,
     },
@@ -57,7 +58,7 @@ _OF_ENGINE: dict[EngineName, dict[tuple[str, str], Route]] = {
         ("POST", "/load_lora_adapter"): loras.sglang_load,
         ("POST", "/unload_lora_adapter"): loras.sglang_unload,
     },
-    "openai": {("GET", "/props"): probes.props},
+    "openai": {("GET", "/props"): probes.props, ("POST", "/apply-template"): probes.apply_template},
 }
 
 
@@ -195,7 +196,9 @@ async def _misbehave(node: Node, fault: Fault, request: Request, connection: Con
                 raise Refused(refusal)
             events = Events(connection, None)
             events.open()
-            await events.send(node.dialect.stream_error(refusal))
+            given = bytes(fault.body)
+            body = wire.encode(node.dialect.stream_error(refusal)) if given == b"null" else given
+            await events.send_bytes(b"data: %b\n\n" % body)
             await events.close()
             return True
     return False
@@ -216,8 +219,10 @@ async def serve(
 ) -> AsyncIterator[LocalStub]:
     """Serve one node in the running event loop until the block is left."""
     server = StubServer(spec, host=host)
-    try:
+    events = server.node.events
+    async with AsyncExitStack() as stack:
+        if spec.kv_port >= 0:
+            await stack.enter_async_context(events.publishing(spec.engine, host=host, port=spec.kv_port))
+        stack.push_async_callback(server.close)
         url, control_url = await server.open(port=port, control_port=control_port)
         yield LocalStub(url, control_url, server.node)
-    finally:
-        await server.close()

@@ -5,8 +5,10 @@ from typing import Literal, get_args
 
 EngineName = Literal["vllm", "sglang", "openai"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+LACKS = ("prefix_caching", "cache_report", "priority", "roles", "thoughts", "turns")
 
 _OWN_BLOCK_SIZE: dict[EngineName, int] = {"vllm": 16, "sglang": 1, "openai": 1}
+_OWN_VERSION: dict[EngineName, str] = {"vllm": "0.32.0", "sglang": "0.5.23", "openai": "b0-stub"}
 _DEFAULT_CAPACITY_TOKENS = 131_072
 
 
@@ -16,7 +18,9 @@ class StubSpec:
 
     Units: `block_size` and `context_length` in tokens, `blocks` in blocks, rates in tokens a second,
     `keep_alive` and `health_delay` in seconds. Zero means: the engine's own block size, 131,072 tokens of
-    cache, instant prefill or decode, no limit on the waiting queue, no API key.
+    cache, instant prefill or decode, no limit on the waiting queue, no API key. `lacks`, with commas between,
+    is what the engine was started without, of `LACKS`. With a `kv_port` the cache's events are published
+    there and repeated one port further; 0 takes free ones.
 
     Raises ValueError when a trait is out of range, or when the cache cannot hold one full context.
     """
@@ -35,6 +39,9 @@ class StubSpec:
     api_key: str = ""
     keep_alive: float = 5.0
     health_delay: float = 0.0
+    lacks: str = ""
+    version: str = ""
+    kv_port: int = -1
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -42,6 +49,8 @@ class StubSpec:
         for name in ("block_size", "blocks", "prefill_rate", "decode_rate", "max_waiting", "health_delay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; use 0 or more")
+        if unknown := {one for one in self.lacks.split(",") if one} - set(LACKS):
+            raise ValueError(f"lacks is {', '.join(sorted(unknown))}; use some of {', '.join(LACKS)}")
         for name in ("context_length", "max_running", "answer_tokens", "embedding_size", "keep_alive"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; use more than 0")
@@ -50,6 +59,15 @@ class StubSpec:
                 f"{self.capacity} blocks of {self.block} tokens cannot hold a context of "
                 f"{self.context_length} tokens; raise blocks or lower context_length"
             )
+
+    def has(self, trait: str) -> bool:
+        """Whether the engine was started with it."""
+        return trait not in self.lacks.split(",")
+
+    @property
+    def engine_version(self) -> str:
+        """What it says of itself."""
+        return self.version or _OWN_VERSION[self.engine]
 
     @property
     def block(self) -> int:

@@ -78,6 +78,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: str | None = None
     extra_key: str | None = None
     lora_path: str | None = None
+    priority: int | None = None
 
 
 class ChatRequest(Generation, frozen=True, kw_only=True):

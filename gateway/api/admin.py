@@ -7,18 +7,20 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.api.conversation_admin import conversation_admin_routes
 from gateway.api.health import Readiness, health_routes
+from gateway.api.node_admin import node_admin_routes
 from gateway.api.public import handle_faults
 from gateway.conversations import Conversations
 from gateway.keys.key import require
+from gateway.nodes.membership import Membership
+from gateway.nodes.node_metrics import NodeMetrics
 from gateway.ports import Authenticator
-from gateway.routing.node import Node
 from gateway.telemetry import MINUTES, CacheTally, Telemetry, registry_of
 
 
 def admin_app(
     *,
     conversations: Conversations,
-    nodes: Callable[[], tuple[Node, ...]],
+    membership: Membership,
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -26,7 +28,9 @@ def admin_app(
 ) -> FastAPI:
     """The ASGI application of the admin port."""
     app = FastAPI(title="Friendo gateway, control plane", docs_url=None, redoc_url=None)
-    app.include_router(health_routes(readiness, registry_of(telemetry)))
+    app.include_router(
+        health_routes(readiness, registry_of(telemetry, NodeMetrics(membership.roster, clock)))
+    )
     handle_faults(app, clock)
 
     def admin_only(request: Request) -> None:
@@ -40,10 +44,7 @@ def admin_app(
     async def cache(minutes: Annotated[int, Query(ge=1, le=MINUTES)] = 60) -> dict[str, Any]:
         return cache_report(telemetry, minutes=minutes)
 
-    @routes.get("/nodes")
-    async def list_nodes() -> dict[str, Any]:
-        return {"object": "list", "data": [_node(node) for node in nodes()]}
-
+    routes.include_router(node_admin_routes(membership, clock))
     routes.include_router(conversation_admin_routes(conversations))
     app.include_router(routes)
     return app
@@ -85,24 +86,3 @@ def _tally(tally: CacheTally) -> dict[str, Any]:
 
 def _ratio(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
-
-
-def _node(node: Node) -> dict[str, Any]:
-    return {
-        "id": node.id,
-        "engine": node.spec.engine,
-        "url": node.spec.url,
-        "healthy": node.is_healthy,
-        "draining": node.is_draining,
-        "problem": node.problem,
-        "models": sorted(node.models),
-        "weight": node.spec.weight,
-        "running": node.running,
-        "pending_tokens": node.pending_tokens,
-        "waiting": node.waiting,
-        "kv_usage": node.kv_usage,
-        "block_size": node.block_size,
-        "max_context": node.max_context,
-        "prefill_tokens_per_second": round(node.prefill_rate, 1),
-        "notes": list(node.notes),
-    }

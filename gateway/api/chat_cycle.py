@@ -26,6 +26,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _COMMENT = b":\n\n"
 """A server-sent event that says nothing."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_CLIENT_LEFT = 499
+"""As nginx counts it; nobody is sent this."""
 _BODY_IDLE_S = 30.0
 """How long a request's body may stand still."""
 
@@ -108,6 +110,7 @@ class ChatCycle:
             if not self._is_disconnected:
                 self._break_off()
                 raise
+            self._protocol.on_refused(_CLIENT_LEFT)
         finally:
             self._end()
 

@@ -57,7 +57,7 @@ class ChatProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.answer_call = answer_call
         self.on_refused = on_refused
-        """Told the status of each request that was refused before it came to `answer_call`."""
+        """Told the status of each request that `answer_call` did not come to, or not to the end of."""
         self.clock = clock
         self.max_body = max_body
         self.running: ChatCycle | None = None

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway import errors as gateway
 from gateway.keys import errors as keys
+from gateway.nodes import errors as nodes
 from history import errors as history
 
 _REQUEST = "invalid_request_error"
@@ -79,6 +80,11 @@ def _overloaded(error: Any) -> Envelope:
     )
 
 
+def _full(error: Any) -> Envelope:
+    retry_after_ms = error.retry_after_ms
+    return Envelope(429, "rate_limit_error", str(error), "rate_limit_exceeded", None, True, retry_after_ms)
+
+
 def _away(error: Any) -> Envelope:
     retry_after_ms = error.retry_after_ms
     return Envelope(503, _SERVER, str(error), "no_node_available", None, True, retry_after_ms)
@@ -126,6 +132,12 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     gateway.ClientFault: lambda e: Envelope(400, _REQUEST, str(e)),
     keys.InvalidKey: lambda e: Envelope(401, _REQUEST, str(e), "invalid_api_key"),
     keys.NotAllowed: lambda e: Envelope(403, "permission_denied", str(e), "permission_denied"),
+    nodes.NodeNotFound: lambda e: Envelope(404, _REQUEST, str(e), "node_not_found"),
+    nodes.NodeExists: lambda e: Envelope(409, _CONFLICT, str(e), "node_exists", "id"),
+    nodes.NodeNotOurs: lambda e: Envelope(409, _CONFLICT, str(e), "node_not_removable"),
+    nodes.RosterStoreUnavailable: lambda e: Envelope(
+        503, _SERVER, str(e), "store_unavailable", should_retry=True, retry_after_ms=1000
+    ),
     history.InvalidMessages: lambda e: Envelope(400, _REQUEST, e.reason, None, e.param),
     history.ConversationNotFound: lambda e: Envelope(
         404, _REQUEST, f"conversation '{e}' does not exist", "conversation_not_found", "conversation"
@@ -134,9 +146,11 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
         409, _CONFLICT, str(e), "conversation_mismatch", "messages"
     ),
     history.ConversationBusy: _busy,
+    history.ConversationFull: lambda e: Envelope(400, _REQUEST, str(e), "conversation_full", "conversation"),
+    history.QuotaExceeded: lambda e: Envelope(429, "insufficient_quota", str(e), "insufficient_quota"),
     gateway.Interrupted: lambda e: Envelope(409, _CONFLICT, str(e), "interrupted"),
     # a node's
-    gateway.NodesFull: _overloaded,
+    gateway.NodesFull: _full,
     gateway.NodesDown: _away,
     gateway.NodeBusy: _overloaded,
     gateway.OutOfTime: lambda e: Envelope(504, _SERVER, str(e), "deadline_exceeded"),
@@ -149,7 +163,10 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     ),
     # the store's
     history.ConversationErased: lambda _: Envelope(
-        409, _CONFLICT, "the conversation was erased while its answer was being written", "erased"
+        409,
+        _CONFLICT,
+        "the conversation was erased, or expired, while its answer was being written",
+        "erased",
     ),
     history.LeaseLost: lambda _: Envelope(
         409,

@@ -57,7 +57,7 @@ def health_routes(readiness: Readiness, registry: CollectorRegistry) -> APIRoute
 
 def _unserved(nodes: tuple[Node, ...]) -> list[str]:
     if not nodes:
-        return ["no nodes are configured"]
+        return ["there are no nodes"]
     up = [node for node in nodes if node.is_healthy and not node.is_draining]
     if not up:
         return ["no node is healthy"]

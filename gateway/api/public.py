@@ -16,6 +16,7 @@ from gateway.api.health import Readiness, health_routes
 from gateway.errors import BadRequest, GatewayError, UnknownModel
 from gateway.fault_log import FaultLog
 from gateway.keys.key import Caller, require
+from gateway.nodes.node_metrics import NodeMetrics
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
 from gateway.telemetry import Telemetry, registry_of
@@ -33,7 +34,7 @@ def public_app(
 ) -> FastAPI:
     """The ASGI application behind the chat protocol on the data port."""
     app = FastAPI(title="Friendo gateway", docs_url=None, redoc_url=None)
-    app.include_router(health_routes(readiness, registry_of(telemetry)))
+    app.include_router(health_routes(readiness, registry_of(telemetry, NodeMetrics(roster, clock))))
     handle_faults(app, clock)
 
     app.include_router(conversations.router())

@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from gateway.app import conversation_archive, conversation_store
@@ -15,8 +15,9 @@ from gateway.settings import Settings
 from history.archived_store import with_archive
 from history.dialogue import Dialogues
 from history.editing import Editor
+from history.errors import StoreFault
 from history.lease_keeper import LeaseKeeper
-from history.ports import ConversationStore
+from history.ports import Archive, ConversationStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Opened:
 
     settings: Settings
     store: ConversationStore
+    archive: Archive | None
     editor: Editor
 
 
@@ -38,11 +40,16 @@ async def opened(redis: str | None) -> AsyncIterator[Opened]:
     if settings.store.url == "memory":
         raise BadOption("conversations in a gateway's memory cannot be reached; name a Redis with --redis")
     store = conversation_store(settings)
+    archive: Archive | None = None
     try:
         if settings.archive.url:
-            store = with_archive(store, conversation_archive(settings))
-        yield Opened(settings, store, _editor(store, settings))
+            archive = conversation_archive(settings)
+            store = with_archive(store, archive)
+        yield Opened(settings, store, archive, _editor(store, settings))
     finally:
+        if settings.history.limits.counts_tenants:
+            with suppress(StoreFault):  # the next sweep counts what is not told now
+                await store.usage(())
         await store.close()
 
 

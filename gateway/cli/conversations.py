@@ -1,4 +1,4 @@
-"""`friendo conversations`: look at dialogues, write them out, erase them, bring them in.
+"""`friendo conversations`: look at dialogues, write them out, erase them, bring them in, sweep up.
 
 It talks to the store directly, by the settings of `friendo serve`; the gateways may go on meanwhile. What is
 exported goes to standard output alone; everything else goes beside it.
@@ -13,7 +13,9 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-conversations = typer.Typer(help="Conversations: show, export, erase and import them.", no_args_is_help=True)
+conversations = typer.Typer(
+    help="Conversations: show, export, erase, import and count them.", no_args_is_help=True
+)
 
 Redis = Annotated[
     str | None, typer.Option("--redis", metavar="URL", help="The gateways' Redis.", show_default="store.url")
@@ -99,6 +101,23 @@ def erase(
         print(f"{proof.left} keys are left: somebody has written to it since.", file=sys.stderr)
         raise typer.Exit(1)
     print("Nothing of it is left.", file=sys.stderr)
+
+
+@conversations.command()
+def sweep(
+    *,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only look; change nothing.")] = False,
+    even_if_empty: Annotated[
+        bool, typer.Option("--even-if-empty", help="Clear the archive of a store without conversations, too.")
+    ] = False,
+    redis: Redis = None,
+) -> None:
+    """Count what each tenant has, and clear the archive of what expired (`archive.keep_days`)."""
+    from gateway.cli.conversation_sweep import swept, told
+
+    with reported():
+        for line in told(asyncio.run(swept(redis, dry=dry, even_if_empty=even_if_empty)), dry=dry):
+            print(line)
 
 
 @conversations.command("import")

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from gateway.nodes.addresses import LINK_LOCAL, is_link_local
 from history.redis_place import parse_place
 
 Form = Callable[[Any], str]
 
 _NODE = "expected a node's address like http://10.0.0.1:8000"
 _REDIS = "expected redis://HOST:PORT/DATABASE (or rediss://, or unix:///SOCKET)"
+_SERVICE = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _DATABASE = re.compile("[0-9]{1,9}")
 _TLS_OPTIONS = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
@@ -35,6 +37,16 @@ def host(name: str) -> str:
     return "" if _is_host(name) else "expected a host's name or address like 127.0.0.1"
 
 
+def dns_name(name: str) -> str:
+    """A name whose addresses can be looked up."""
+    return "" if not name or _is_host(name) else "expected a name like vllm.inference.svc.cluster.local"
+
+
+def kubernetes_service(name: str) -> str:
+    """A service by its namespace and name."""
+    return "" if not name or _SERVICE.fullmatch(name) else "expected NAMESPACE/SERVICE like inference/vllm"
+
+
 def node_address(url: str) -> str:
     """An HTTP address without anything that would be silently left out of the requests."""
     parts = _split(url)
@@ -46,7 +58,7 @@ def node_address(url: str) -> str:
         return f"{_NODE}, without ? and #"
     if parts.path.rstrip("/").endswith("/v1"):
         return f"{_NODE}, without /v1, which every request adds"
-    return ""
+    return LINK_LOCAL if is_link_local(parts.hostname) else ""
 
 
 def redis_address(url: str) -> str:
@@ -80,6 +92,11 @@ def store_address(url: str) -> str:
     return ""
 
 
+def data_parallel_rank(rank: int | None) -> str:
+    """One of the ranks behind an address, or none in particular."""
+    return "" if rank is None or 0 <= rank < 4096 else "expected a rank from 0 to 4095"
+
+
 def header_text(text: str) -> str:
     """What can stand in a request's header: a line break in it would begin another header."""
     return "" if text.isascii() and (text.isprintable() or not text) else "expected printable ASCII"
@@ -89,7 +106,8 @@ def distinct_nodes(nodes: list[dict[str, Any]]) -> str:
     """Nodes whose names differ; one without an id is called by its host and port."""
     seen: set[str] = set()
     for node in nodes:
-        name = str(node.get("id") or urlsplit(str(node["url"])).netloc)
+        rank = "" if node.get("rank") is None else f"-rank{node['rank']}"
+        name = str(node.get("id") or f"{urlsplit(str(node['url'])).netloc}{rank}")
         if name in seen:
             return f"two nodes are called {name}; leave one out, or give it an id of its own"
         seen.add(name)

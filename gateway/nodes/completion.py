@@ -100,6 +100,7 @@ def from_json(body: bytes) -> Completion:
     if not read.choices:
         raise NodeBroke("the node's answer has no choices")
     choice = read.choices[0]
+    _check_end(choice.finish_reason)
     return Completion(
         message=choice.message,
         finish_reason=choice.finish_reason or "",
@@ -128,6 +129,7 @@ def from_events(blobs: Iterable[bytes]) -> Completion:
             content.append(choice.delta.content or "")
             for call in choice.delta.tool_calls or ():
                 _merge(calls, call)
+    _check_end(finish_reason)
     return Completion(
         message=_message("".join(content), [calls[index] for index in sorted(calls)]),
         finish_reason=finish_reason,
@@ -155,6 +157,12 @@ def usage_in(blob: bytes) -> Usage | None:
             if payload != DONE and (usage := _decode_usage(payload).usage):
                 return usage
     return None
+
+
+def _check_end(finish_reason: str | None) -> None:
+    """SGLang ends what was aborted there like an answer that is complete."""
+    if finish_reason == "abort":
+        raise NodeBroke("the engine broke its answer off")
 
 
 def _read_chunk(payload: bytes) -> _Chunk:

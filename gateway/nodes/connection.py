@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httptools
 import msgspec
 
 from gateway.errors import ClientStalled, NodeBroke, NodeRefused, NodeSilent
+from gateway.nodes.addresses import LINK_LOCAL, is_link_local
 
 IDLE_S = 3.0
 _MAX_HEAD = 64 * 1024
@@ -26,11 +28,13 @@ class Patience(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     connect_s: float = 2.0
     first_byte_s: float = 120.0
-    """From the request sent to the first byte of the body; a long prompt may queue and prefill."""
+    """From the request sent to the first byte of the answer; a long prompt may queue and prefill."""
     idle_s: float = 60.0
     """Between two pieces of a body."""
     total_s: float = 600.0
-    """For one answer in all, every node tried for it included. Kept by `gateway.dispatch`."""
+    """For one answer in all: the wait for a node and every node tried. Kept by `gateway.dispatch`."""
+    ping_s: float = 15.0
+    """Between two comments to a streaming client whose answer does not begin; 0: none. Kept there, too."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -73,6 +77,11 @@ class NodeConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.lost(exc)
+
+    def peer(self) -> str:
+        """The address at the other end."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) and name else ""
 
     def is_usable(self, now: float) -> bool:
         """Whether a request may be written into it."""
@@ -170,6 +179,7 @@ class Exchange:
         self._early: list[bytes] = []
         self._has_body = False
         self._is_paused = False
+        self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._last_at = loop.time()
         self.head: asyncio.Future[Head] = loop.create_future()
@@ -182,6 +192,7 @@ class Exchange:
     def start(self, connection: NodeConnection, request: bytes) -> None:
         """Send the request on this connection."""
         self._connection = connection
+        self._sent_at = self._last_at
         self._check_in(self._patience.first_byte_s)
         connection.send(request, self)
 
@@ -192,12 +203,23 @@ class Exchange:
             sink.feed(data)
         self._early.clear()
 
+    def still_waits(self) -> None:
+        """What came so far is no part of the answer: the deadline of its first byte stands as it was."""
+        self._has_body = False
+        self._last_at = self._sent_at
+        self._check_in(max(0.0, self._sent_at + self._patience.first_byte_s - self._loop.time()))
+
     def abort(self) -> None:
         """Stop: the connection is dropped and with it the work on the node."""
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
         self._end()
+
+    def break_off(self, reason: str) -> None:
+        """Stop, and fail for whoever waits for it."""
+        self.is_reused = False  # nor is it to be sent again here
+        self._fail(NodeBroke(reason))
 
     def set_reading(self, *, on: bool) -> None:
         """Stop or go on reading from the node, as the client can take it."""
@@ -270,18 +292,31 @@ class Exchange:
 
 
 class NodePool:
-    """The connections to one node."""
+    """The connections to one node.
 
-    def __init__(self, url: str, patience: Patience, *, limit: int = 512) -> None:
+    `headers` are lines that every request to it has; `tls` says whom to trust, by default the system's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        patience: Patience,
+        *,
+        limit: int = 512,
+        headers: bytes = b"",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a node's URL must be http(s)://host[:port][/path], got {url!r}")
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._patience = patience
         self._limit = limit
         self._idle: deque[NodeConnection] = deque()
+        self._under_way: WeakSet[Exchange] = WeakSet()
+        self.headers = headers
         self.base_path = parts.path.rstrip("/")
         self.host_header = parts.netloc.rpartition("@")[2].encode()
 
@@ -292,7 +327,7 @@ class NodePool:
         is not the node's failure: then once more, on a fresh one (see `resend`).
         """
         loop = asyncio.get_running_loop()
-        exchange = Exchange(loop, self._patience, self._give_back)
+        exchange = self._exchange(loop)
         pooled = self._pooled(loop)
         exchange.is_reused = pooled is not None
         exchange.start(pooled or await self._connect(loop), request)
@@ -301,7 +336,7 @@ class NodePool:
     async def resend(self, request: bytes) -> Exchange:
         """Send a request on a new connection."""
         loop = asyncio.get_running_loop()
-        exchange = Exchange(loop, self._patience, self._give_back)
+        exchange = self._exchange(loop)
         exchange.start(await self._connect(loop), request)
         return exchange
 
@@ -309,6 +344,17 @@ class NodePool:
         """Drop what is idle."""
         while self._idle:
             self._idle.pop().abort()
+
+    def break_off(self, reason: str) -> None:
+        """End what is under way, as if the node had died, and drop the rest."""
+        for exchange in tuple(self._under_way):
+            exchange.break_off(reason)
+        self.close()
+
+    def _exchange(self, loop: asyncio.AbstractEventLoop) -> Exchange:
+        exchange = Exchange(loop, self._patience, self._give_back)
+        self._under_way.add(exchange)
+        return exchange
 
     def _pooled(self, loop: asyncio.AbstractEventLoop) -> NodeConnection | None:
         now = loop.time()
@@ -333,6 +379,9 @@ class NodePool:
             raise NodeRefused(f"no connection within {self._patience.connect_s:g} s") from error
         except OSError as error:
             raise NodeRefused(f"no connection: {error.strerror or type(error).__name__}") from error
+        if is_link_local(connection.peer()):  # whatever its name was
+            connection.abort()
+            raise NodeRefused(LINK_LOCAL)
         connection.idle_since = loop.time()
         return connection
 

@@ -3,7 +3,6 @@
 One record per engine instead of a class each: what varies is data.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,69 +13,61 @@ from gateway.routing.node import Engine
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """One engine's paths and metric names (current ones first, then older ones)."""
+    """One engine's paths and metric names (current ones first, then older ones).
 
-    health: str
+    `engine_metrics` reads them.
+    """
+
+    health: tuple[str, ...]
+    """A path that is answered when it is well, and the one of older versions."""
     waiting: tuple[str, ...]
     kv_usage: tuple[str, ...]
-    block_size: tuple[str, ...]
-    """Label or gauge that tells how many tokens a cache block has."""
+    prompt_tokens: tuple[str, ...]
+    """Counters that only a restart sets back."""
     cached_tokens_flag: str
     """What makes it report cached tokens."""
+    block_size: tuple[str, ...] = ()
+    capacity: tuple[str, ...] = ()
+    """Gauges of tokens per cache block, and of tokens that the cache holds."""
+    config: str = ""
+    """A gauge whose labels are the cache's settings, the two above among them."""
+    loads: str = ""
+    """A path that tells the load of this moment, where metrics lag behind or are off by default."""
+    rank_label: str = ""
+    """Tells the metrics of one data-parallel rank from another's."""
 
 
 DIALECTS: Mapping[Engine, Dialect] = {
     "vllm": Dialect(
-        health="/health",
+        health=("/health",),
         waiting=("vllm:num_requests_waiting",),
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
-        block_size=('vllm:cache_config_info{block_size="',),
+        prompt_tokens=("vllm:prompt_tokens_total",),
+        config="vllm:cache_config_info",
+        rank_label="engine",
         cached_tokens_flag="--enable-prompt-tokens-details",
     ),
-    # SGLang's /health generates a token and takes a second; /ready answers at once.
+    # SGLang's /health generates a token and takes a second; /ready answers at once, where there is one.
     "sglang": Dialect(
-        health="/ready",
+        health=("/ready", "/get_model_info"),
         waiting=("sglang:num_queue_reqs", "sglang_num_queue_reqs"),
         kv_usage=("sglang:token_usage", "sglang_token_usage"),
+        prompt_tokens=("sglang:prompt_tokens_total", "sglang_prompt_tokens_total"),
         block_size=("sglang:page_size", "sglang_page_size"),
+        capacity=("sglang:max_total_num_tokens", "sglang_max_total_num_tokens"),
+        loads="/v1/loads",
+        rank_label="dp_rank",
         cached_tokens_flag="--enable-cache-report",
     ),
     # Ollama has no health path; every server that speaks the API lists its models.
     "openai": Dialect(
-        health="/v1/models",
+        health=("/v1/models",),
         waiting=("llamacpp:requests_deferred",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),
-        block_size=(),
+        prompt_tokens=("llamacpp:prompt_tokens_total",),
         cached_tokens_flag="an engine that reports usage.prompt_tokens_details.cached_tokens",
     ),
 }
-
-_SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(\{[^}\n]*\})? ([^\s]+)", re.MULTILINE)
-_BLOCK_SIZE = re.compile(rb'block_size="(\d{1,9})"')
-
-
-class Load(msgspec.Struct, frozen=True):
-    """What a node's metrics say; None where they say nothing. Ranks: queues add up, the fullest counts."""
-
-    waiting: int | None
-    kv_usage: float | None
-    block_size: int | None
-
-
-def read_load(metrics: bytes, dialect: Dialect) -> Load:
-    """The load in a Prometheus text. An absent gauge is unknown, not zero."""
-    wanted = _wanted(dialect)
-    samples: dict[str, list[float]] = {}
-    for name, _, value in _SAMPLE.findall(metrics):
-        if name in wanted:
-            samples.setdefault(name.decode(), []).extend(_number(value))
-    waiting = _first(samples, dialect.waiting)
-    usage = _first(samples, dialect.kv_usage)
-    return Load(
-        waiting=int(sum(waiting)) if waiting else None,
-        kv_usage=max(usage) if usage else None,
-        block_size=_block_size(metrics, samples, dialect),
-    )
 
 
 class EngineError(msgspec.Struct, frozen=True):
@@ -103,38 +94,51 @@ def read_error(body: bytes) -> EngineError:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         fields = {"message": body[:500].decode(errors="replace")}
     if isinstance(fields, dict):
-        fields = fields.get("error", fields)
+        inner = fields.get("error", fields)
+        # A bare text has its code beside it, if anywhere.
+        fields = {**fields, "message": inner} if isinstance(inner, str) else inner
     if not isinstance(fields, dict):
         fields = {"message": str(fields)}
     message = str(fields.get("message") or fields.get("detail") or "the node gave no reason")
-    param, status = fields.get("param"), fields.get("code")
+    param = fields.get("param")
     return EngineError(
         message=message,
         code="context_length_exceeded" if _CONTEXT.search(message) else None,
         param=param if isinstance(param, str) else None,
-        status=status if isinstance(status, int) and 400 <= status < 600 else None,
+        status=_status(fields),
     )
 
 
-def _wanted(dialect: Dialect) -> frozenset[bytes]:
-    return frozenset(name.encode() for name in (*dialect.waiting, *dialect.kv_usage, *dialect.block_size))
+def read_refusal(payload: bytes) -> EngineError | None:
+    """The error that stands in the place of a stream's first chunk, or of a whole answer; None: it is none.
 
-
-def _block_size(metrics: bytes, samples: Mapping[str, list[float]], dialect: Dialect) -> int | None:
-    if gauge := _first(samples, dialect.block_size):
-        return int(gauge[0])
-    found = _BLOCK_SIZE.search(metrics) if dialect.block_size else None
-    return int(found.group(1)) if found else None
-
-
-def _first(samples: Mapping[str, list[float]], names: tuple[str, ...]) -> list[float] | None:
-    return next((samples[name] for name in names if samples.get(name)), None)
-
-
-def _number(text: bytes) -> list[float]:
-    """The sample, if it is a number that can be counted with: gauges may be NaN."""
+    Every chunk has `choices`, quoted as it is only where it is a field.
+    """
+    if b'"choices"' in payload:
+        return None
     try:
-        value = float(text)
-    except ValueError:
-        return []
-    return [value] if math.isfinite(value) else []
+        fields: Any = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    is_error = isinstance(fields, dict) and (fields.get("error") or fields.get("object") == "error")
+    return read_error(payload) if is_error else None
+
+
+_STATUSES = {
+    "service_unavailable": 503,
+    "serviceunavailableerror": 503,
+    "rate_limit_error": 429,
+    "ratelimiterror": 429,
+    "badrequesterror": 400,
+    "invalid_request_error": 400,
+}
+"""By an error's `type`, where it names no status."""
+
+
+def _status(fields: dict[str, Any]) -> int | None:
+    code = fields.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code[:4])
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    return _STATUSES.get(str(fields.get("type")).lower())

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import msgspec
 import structlog
 import zmq
 import zmq.asyncio
@@ -23,6 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from gateway.nodes.kv_events import MAX_PAYLOAD, EndOfReplay, Frame, Malformed, read_frames, replay_request
 from gateway.nodes.kv_sequence import MAX_REPLAY, Ask, Counts, KvSequence
+from gateway.routing.kv_source import KvSource
 from gateway.routing.retention import Retention
 
 _QUEUE = 10_000
@@ -56,27 +56,6 @@ _WATCHED = (
 log = structlog.get_logger()
 
 
-class KvSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a node publishes its KV events. Raises ValueError for what cannot be connected to."""
-
-    endpoint: str
-    """`tcp://HOST:PORT` or `ipc://PATH`; of a data-parallel rank its own, see `with_rank`."""
-    replay: str = ""
-    """Where missed batches can be asked for; empty: nowhere, and every loss makes the node suspect."""
-    topic: str = ""
-    """Only topics that begin like this."""
-    listen: bool = False
-    """Listen on the endpoint instead, for an engine that connects to it."""
-
-    def __post_init__(self) -> None:
-        for endpoint in filter(None, (self.endpoint, self.replay)):
-            if not endpoint.startswith(("tcp://", "ipc://")):
-                raise ValueError(f"KV events come over tcp://HOST:PORT or ipc://PATH, not {endpoint!r}")
-        for endpoint in (self.replay,) if self.listen else (self.endpoint, self.replay):
-            if "*" in endpoint:
-                raise ValueError(f"{endpoint!r} is where the engine listens; name its host instead of *")
-
-
 class KvFeed:
     """Follows one node. `run` has to be a task of whoever owns the node; `retention` is what it learns."""
 
@@ -90,8 +69,8 @@ class KvFeed:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.retention = retention
+        self.source = source
         self._node = node
-        self._source = source
         self._context = context
         self._clock = clock
         self._sequence = KvSequence(retention)
@@ -116,10 +95,10 @@ class KvFeed:
     def notes(self, *, has_answered: bool) -> tuple[str, ...]:
         """What is wrong and what mends it; `has_answered`: the node served requests since."""
         found = []
-        endpoint = self._source.endpoint
+        endpoint = self.source.endpoint
         if self._fault:
             found.append(f"KV events: {self._fault}")
-        elif not self._is_linked and self._refusals and not self._source.listen:
+        elif not self._is_linked and self._refusals and not self.source.listen:
             found.append(
                 f"nobody listens for KV events at {endpoint}: an engine whose endpoint has no wildcard "
                 f'connects instead of listening; start it with {_LISTEN} (SGLang also knows "bind":true)'
@@ -127,13 +106,13 @@ class KvFeed:
         elif self._is_linked and not self.counts.batches and has_answered:
             found.append(
                 f"{endpoint} is connected, but the node answers requests without a KV event: are prefix "
-                f"caching and enable_kv_cache_events on, and is its topic {self._source.topic!r}?"
+                f"caching and enable_kv_cache_events on, and is its topic {self.source.topic!r}?"
             )
-        if self.counts.batches and not self._source.replay:
+        if self.counts.batches and not self.source.replay:
             found.append(f'lost KV events cannot be asked for again: add "replay_endpoint", as in {_LISTEN}')
         elif self._is_replay_silent:
             found.append(
-                f"{self._source.replay} does not repeat KV events: is it the engine's replay_endpoint?"
+                f"{self.source.replay} does not repeat KV events: is it the engine's replay_endpoint?"
             )
         return tuple(found)
 
@@ -145,7 +124,7 @@ class KvFeed:
             except* zmq.ContextTerminated:
                 raise
             except* zmq.ZMQError as errors:
-                self._fault = f"{errors.exceptions[0]}, with {self._source.endpoint}"
+                self._fault = f"{errors.exceptions[0]}, with {self.source.endpoint}"
                 log.warning("KV events cannot be followed", node=self._node, problem=self._fault)
             await asyncio.sleep(_RETRY_S)
 
@@ -172,16 +151,16 @@ class KvFeed:
         subscription.setsockopt(zmq.CONNECT_TIMEOUT, _RECONNECT_MOST_MS)
         subscription.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         subscription.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST_MS)
-        subscription.setsockopt(zmq.SUBSCRIBE, self._source.topic.encode())
-        if self._source.listen:
-            subscription.bind(self._source.endpoint)
+        subscription.setsockopt(zmq.SUBSCRIBE, self.source.topic.encode())
+        if self.source.listen:
+            subscription.bind(self.source.endpoint)
         else:
-            subscription.connect(self._source.endpoint)
+            subscription.connect(self.source.endpoint)
 
     async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
         """Note what becomes of the connection; returns when nobody tries to make one any more."""
         while True:
-            is_awaited = not self._is_linked and not self._source.listen
+            is_awaited = not self._is_linked and not self.source.listen
             try:
                 async with asyncio.timeout(_STUCK_S if is_awaited else None):
                     event = (await recv_monitor_message(monitor))["event"]
@@ -224,7 +203,7 @@ class KvFeed:
 
     async def _replay(self, ask: Ask) -> list[Frame]:
         """What the publisher still has of the batches asked for; nothing if it cannot be asked."""
-        if not self._source.replay or self._clock() < self._replay_after:
+        if not self.source.replay or self._clock() < self._replay_after:
             return []
         got: dict[int, Frame] = {}
         start = ask.start
@@ -248,7 +227,7 @@ class KvFeed:
         dealer = self._context.socket(zmq.DEALER)
         try:
             _limit(dealer)
-            dealer.connect(self._source.replay)
+            dealer.connect(self.source.replay)
             async with asyncio.timeout(_REPLAY_WITHIN_S):
                 await dealer.send_multipart(replay_request(start))
                 room = _REPLAY_BYTES

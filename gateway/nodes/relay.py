@@ -1,10 +1,11 @@
 """Passing one answer from a node to a client, as it arrives.
 
 A stream goes on event by event in the callback in which it came; with a conversation, everything from the
-first `finish_reason` on is held until the turn is stored. Nothing reaches the client before the first
-event was looked at, so that a node that fails until then can still be replaced by another one.
+first `finish_reason` on is held until the turn is stored. Nothing of an answer reaches the client before
+its first event was looked at, so that a node that fails until then can still be replaced by another one.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -13,11 +14,13 @@ from gateway.errors import EngineRefused, NodeBroke, NodeBusy, NodeFault
 from gateway.nodes import sse
 from gateway.nodes.body import MAX_BODY, BodySink
 from gateway.nodes.connection import Exchange, Head, NodePool
-from gateway.nodes.dialect import EngineError, read_error
-from gateway.nodes.roster import request_head
+from gateway.nodes.dialect import EngineError, read_error, read_refusal
+from gateway.nodes.request_head import request_head
 from gateway.ports import Headers, Reply
 
 _MAX_EVENT = 4 * 1024 * 1024
+_MAX_LEAD = 64 * 1024
+_PING = b": ping\n\n"
 _STREAM_HEADERS: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -37,17 +40,65 @@ class StreamShape(msgspec.Struct, frozen=True):
     """Remember the events, to read the answer from them."""
 
 
-class StreamSink:
-    """Takes a node's event stream and passes it on."""
+class Pings:
+    """Comments to a client whose answer does not begin, for those between that cut silent connections.
 
-    def __init__(self, reply: Reply, shape: StreamShape, on_first: Callable[[], None]) -> None:
+    The first one sends the head: from then on a failure can only be told inside the stream. Another node
+    may still be tried, for nothing of an answer is out.
+    """
+
+    def __init__(self, reply: Reply, *, every_s: float) -> None:
+        self._reply = reply
+        self._every_s = every_s
+        self._headers: Callable[[], Headers] = tuple
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, headers: Callable[[], Headers]) -> None:
+        """From now on, with these headers if none are out; once started, this does nothing."""
+        if self._timer is None and self._every_s:
+            self._headers = headers
+            self._wait()
+
+    def stop(self) -> None:
+        """The answer begins, or never will."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._ping)
+
+    def _ping(self) -> None:
+        if not self._reply.is_started:
+            self._reply.start(200, (*_STREAM_HEADERS, *self._headers()))
+        self._reply.write(_PING)
+        self._wait()
+
+
+class StreamSink:
+    """Takes a node's event stream and passes it on.
+
+    `on_first` is called before the first event goes on, `on_comment` whenever there was no event yet.
+    """
+
+    def __init__(
+        self,
+        reply: Reply,
+        shape: StreamShape,
+        *,
+        on_first: Callable[[], None],
+        on_comment: Callable[[], None],
+    ) -> None:
         self._reply = reply
         self._shape = shape
         self._on_first = on_first
+        self._on_comment = on_comment
         self._rest = b""
+        self._lead = b""
         self._held: list[bytes] = []
         self._is_holding = False
         self._kept = 0
+        self.has_begun = False
+        """Whether something of the answer went to the client."""
         self.events: list[bytes] = []
         self.last = b""
         """The events with the usage, where they are not kept."""
@@ -58,6 +109,8 @@ class StreamSink:
         blob, self._rest = sse.split_complete(self._rest + data if self._rest else data)
         if len(self._rest) > _MAX_EVENT:
             raise NodeBroke("the node sent an event without an end")
+        if not self.has_begun:
+            blob = self._looked_at(blob)
         if blob:
             self._pass_on(blob)
 
@@ -67,32 +120,51 @@ class StreamSink:
             self._reply.write(blob)
         self._held.clear()
 
+    def _looked_at(self, blob: bytes) -> bytes:
+        """What goes on of the beginning: nothing until there is an event, and none that is a refusal.
+
+        Engines say with status 200 that they refuse: SGLang when its queue is full, or when a request of
+        higher priority took the place. vLLM sends comments while a prompt waits.
+        """
+        blob = self._lead + blob
+        first = next(sse.payloads((blob,)), b"")
+        if not first:
+            if len(blob) > _MAX_LEAD:
+                raise NodeBroke("the node sent comments only")
+            self._lead = blob
+            self._on_comment()
+            return b""
+        self._lead = b""
+        if error := read_refusal(first):
+            raise refusal(error, error.status or 500)
+        if first == sse.DONE:
+            raise NodeBroke("its answer was empty")
+        return blob
+
     def _pass_on(self, blob: bytes) -> None:
         blob, failure = sse.until_error(blob)
-        if failure and not self._reply.is_started:
-            # SGLang refuses like this, with status 200, when its queue is full.
-            error = read_error(next(sse.payloads((failure,))))
-            raise refusal(error, error.status or 503)
         if blob:
             self._show(blob)
         if failure:
             raise NodeFault("it reported an error inside its answer")
 
     def _show(self, blob: bytes) -> None:
-        if not self._reply.is_started:
+        if not self.has_begun:
+            self.has_begun = True
             self._on_first()
-            self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
+            if not self._reply.is_started:
+                self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
         if self._shape.keeps_events:
             self._kept += len(blob)
             if self._kept > MAX_BODY:
                 raise NodeBroke("the node's answer is too large")
             self.events.append(blob)
+        self.is_done = self.is_done or sse.is_done(blob)
         if sse.has_no_choices(blob):
             self.last = blob
-        self.is_done = self.is_done or sse.is_done(blob)
-        blob = self._reshaped(blob)
-        if not blob:
-            return
+            blob = self._reshaped(blob)
+            if not blob:
+                return
         if self._shape.holds_end and (self._is_holding or sse.finishes(blob)):
             self._is_holding = True
             self._held.append(blob)
@@ -100,8 +172,8 @@ class StreamSink:
             self._reply.write(blob)
 
     def _reshaped(self, blob: bytes) -> bytes:
-        """The events as the client is to see them; most pass as they came."""
-        if self._shape.drops_usage and sse.has_no_choices(blob):
+        """The events with the usage among them, as the client is to see them."""
+        if self._shape.drops_usage:
             blob = b"".join(event for event in sse.events(blob) if not sse.has_no_choices(event))
         return blob
 

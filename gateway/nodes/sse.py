@@ -11,7 +11,9 @@ DONE = b"[DONE]"
 _DONE = (b"data: [DONE]", b"data:[DONE]")
 _FINISH = (b'"finish_reason":"', b'"finish_reason": "')
 _NO_CHOICES = (b'"choices":[]', b'"choices": []')
-_ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"')
+_ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"', b'data: {"object": "error"')
+_ERROR_AT_ALL = b'"error"'
+"""In each of them, and quoted as it is in no text."""
 _GAPS = (b"\n\n", b"\r\n\r\n")
 
 
@@ -52,12 +54,13 @@ def has_no_choices(blob: bytes) -> bool:
 
 def is_done(blob: bytes) -> bool:
     """Whether the stream's end mark is in here: on a line of its own, since a model may write it too."""
-    return blob.startswith(_DONE) or any(b"\n" + mark in blob for mark in _DONE)
+    # Looked for in every piece, so what nearly all of them lack comes first.
+    return DONE in blob and (blob.startswith(_DONE) or any(b"\n" + mark in blob for mark in _DONE))
 
 
 def until_error(blob: bytes) -> tuple[bytes, bytes]:
     """The events before the first one that has an error instead of a chunk, and that one; empty: none."""
-    if not any(mark in blob for mark in _ERROR):
+    if _ERROR_AT_ALL not in blob:
         return blob, b""
     start = 0
     for event in events(blob):

@@ -39,6 +39,12 @@ class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How old a prefix may be on a node before it counts as evicted."""
     waiting_s: float = 0.5
     """What one request in a node's queue costs, where nothing better is known."""
+    max_waiting: int = 0
+    """A node that reports more requests in its own queue than this gets no more; 0: however many."""
+    queue_limit: int = 1000
+    """Requests that may wait here while every node is at its limit; the next one is refused."""
+    queue_wait_s: float = 30.0
+    """How long one waits for a node before it is refused."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -127,7 +133,7 @@ def _spread(ask: Ask, fit: Sequence[tuple[Candidate, Node]], rules: RoutingRules
 
 
 def _candidate(ask: Ask, node: Node, rules: RoutingRules) -> Candidate:
-    unfit = _unfit(ask, node)
+    unfit = _unfit(ask, node, rules)
     if unfit:
         return Candidate(node=node.id, unfit=unfit)
     expected = min(ask.expected.get(node.id, 0), ask.prompt_tokens)
@@ -143,7 +149,7 @@ def _candidate(ask: Ask, node: Node, rules: RoutingRules) -> Candidate:
     )
 
 
-def _unfit(ask: Ask, node: Node) -> Unfit | None:
+def _unfit(ask: Ask, node: Node, rules: RoutingRules) -> Unfit | None:
     if node.models and ask.model not in node.models:
         return "other_model"
     if node.id in ask.excluded:
@@ -152,7 +158,7 @@ def _unfit(ask: Ask, node: Node) -> Unfit | None:
         return "unhealthy"
     if node.is_draining:
         return "draining"
-    if node.is_full():
+    if node.is_full() or 0 < rules.max_waiting < (node.waiting or 0):
         return "full"
     return None
 

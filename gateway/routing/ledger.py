@@ -5,7 +5,7 @@ from them. Least recently used entries go first; memory is capped by the number 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -37,23 +37,7 @@ class Ledger:
         if len(self._placements) > self._capacity:
             self._placements.popitem(last=False)
 
-    def held(self, links: Iterable[bytes], *, since: float) -> dict[str, int]:
-        """Per node, the tokens of the longest of these prefixes that it got after `since`.
-
-        `links` run from the longest prefix to the shortest.
-        """
-        found: dict[str, int] = {}
+    def placements(self, links: Iterable[bytes]) -> Iterator[Placement]:
+        """What lies where of these prefixes, in their order; of each the newest first."""
         for link in links:
-            for placement in self._placements.get(link, ()):
-                if placement.at >= since:
-                    found.setdefault(placement.node, placement.tokens)
-        return found
-
-    def forget(self, node: str) -> None:
-        """The node lost its cache: a restart, or a flush."""
-        for link in [link for link, held in self._placements.items() if any(p.node == node for p in held)]:
-            rest = tuple(one for one in self._placements[link] if one.node != node)
-            if rest:
-                self._placements[link] = rest
-            else:
-                del self._placements[link]
+            yield from self._placements.get(link, ())

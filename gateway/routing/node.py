@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
+
+from gateway.routing.breaker import CLOSED, Breaker
+from gateway.routing.kv_source import KvSource
+from gateway.routing.retention import Retention
 
 Engine = Literal["vllm", "sglang", "openai"]
 
@@ -22,6 +27,58 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_running: int = 0
     """How many requests this gateway runs on it at once; 0: no cap."""
     api_key: str = ""
+    rank: int | None = None
+    """One data-parallel rank of the server at that address: a node of its own, since it has a cache of its
+    own. None: there is only one, or the server picks.
+    """
+    kv_events: KvSource | None = None
+    """Where its engine publishes KV events, where it does not say so itself."""
+
+    @property
+    def name(self) -> str:
+        """What the node is called, everywhere."""
+        rank = "" if self.rank is None else f"-rank{self.rank}"
+        return self.id or f"{urlsplit(self.url).netloc}{rank}"
+
+
+class TemplateFacts(msgspec.Struct, frozen=True):
+    """What a node's chat template makes of a dialogue. None is unknown."""
+
+    takes_system: bool | None = None
+    takes_greeting: bool | None = None
+    """Whether the assistant may speak first."""
+    keeps_turns: bool | None = None
+    """Whether a prompt begins with the one before it."""
+    keeps_thoughts: bool | None = None
+    """Whether answers come back with the thoughts in their text."""
+
+
+class EngineFacts(msgspec.Struct, frozen=True):
+    """What an engine said or showed of itself when it was met. None is unknown, never a guess."""
+
+    product: str = ""
+    version: str = ""
+    caches: bool | None = None
+    """Whether it keeps prefixes at all."""
+    reports_cached: bool | None = None
+    """Whether its answers tell how much of the prompt came from the cache."""
+    takes_priority: bool | None = None
+    """Whether a request may carry a `priority`."""
+    block_size: int | None = None
+    """Tokens per cache block, where that is told apart from the load."""
+    kv_tokens: int | None = None
+    """Tokens that its KV cache holds."""
+    context: int | None = None
+    """Tokens that prompt and answer really have together, where that is not what the model list says."""
+    ranks: int | None = None
+    """Data-parallel ranks behind its address."""
+    kv_source: KvSource | None = None
+    """Where it publishes KV events."""
+    template: TemplateFacts = TemplateFacts()
+
+
+UNMET = EngineFacts()
+"""Of a node that nobody asked yet."""
 
 
 @dataclass(slots=True)
@@ -47,16 +104,24 @@ class Node:
     prefill_rate: float = 2000.0
     """Uncached prompt tokens a second, a moving average of what was seen."""
     failures: int = 0
-    """Consecutive failed requests and probes."""
+    """Consecutive failed probes."""
+    breaker: Breaker = CLOSED
+    """What came of the last requests."""
     problem: str = ""
     """Why it is not healthy, for operators."""
     notes: tuple[str, ...] = field(default=())
     """What its settings lack, and the flag that mends it."""
+    facts: EngineFacts = UNMET
+    """What its engine is, and is set to."""
+    retention: Retention = field(default_factory=Retention)
+    """How far back its cache may be trusted, by its KV events."""
 
     def is_busy(self) -> bool:
         """Whether somebody waits for it, as far as this replica knows."""
         return self.running > 0 or bool(self.waiting)
 
     def is_full(self) -> bool:
-        """Whether its cap is reached."""
+        """Whether its cap is reached; while its breaker is half-open, one request is all it gets."""
+        if self.breaker.state == "half_open":
+            return self.running > 0
         return bool(self.spec.max_running) and self.running >= self.spec.max_running

@@ -123,6 +123,14 @@ class Retention:
         self._leaves.clear()
         self._doubts = None
 
+    def emptied(self, at: float) -> None:
+        """The cache was empty at some moment up to `at`: the engine was restarted. No events vouch for it."""
+        self._epoch += 1
+        self._cleared_at = max(at, self._cleared_at)
+        self._vouched_from = None
+        self._leaves.clear()
+        self._doubts = None
+
     def stored(
         self, hashes: Sequence[BlockHash], parent: BlockHash | None, at: float, tier: int = _DEVICE
     ) -> None:

@@ -3,11 +3,12 @@
 No await stands between reading the nodes and taking a slot, so two requests never see the same free slot.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.routing.choice import Ask, Decision, NoNode, RoutingRules, choose
 from gateway.routing.ledger import Ledger, Placement
 from gateway.routing.node import Node
+from gateway.routing.retention import Gates, promise
 
 _RATE_WEIGHT = 0.2
 _RATE_MIN_TOKENS = 64
@@ -15,12 +16,17 @@ _RATE_MIN_TOKENS = 64
 
 
 class Router:
-    """The nodes and the ledger under one set of rules."""
+    """The nodes and the ledger under one set of rules.
 
-    def __init__(self, nodes: Sequence[Node], ledger: Ledger, rules: RoutingRules) -> None:
-        self._by_id = {node.id: node for node in nodes}
+    `by_id` is the roster's own view: nodes come and go in it. One that has a request under way stays; after
+    that it may be gone, so what is learned from an answer is learned only of a node that is still there.
+    """
+
+    def __init__(self, by_id: Mapping[str, Node], ledger: Ledger, rules: RoutingRules) -> None:
+        self._by_id = by_id
         self._ledger = ledger
         self._rules = rules
+        self._gates = Gates(assumed_s=rules.retention_s)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -42,11 +48,18 @@ class Router:
 
     def held(self, links: Sequence[bytes], now: float) -> dict[str, int]:
         """Per node, the tokens it should still hold of a prompt with these links."""
-        return self._ledger.held(reversed(links), since=now - self._rules.retention_s)
+        found: dict[str, int] = {}
+        for placement in self._ledger.placements(reversed(links)):
+            if placement.node not in found:
+                tokens = self.kept(placement.node, placement.tokens, placement.at, now)
+                if tokens:
+                    found[placement.node] = tokens
+        return found
 
-    def retains(self, at: float, now: float) -> bool:
-        """Whether a prefix placed at `at` should not be evicted yet."""
-        return now - at <= self._rules.retention_s
+    def kept(self, name: str, tokens: int, at: float, now: float) -> int:
+        """How many of the tokens placed on a node at `at` it should still have, by what its engine tells."""
+        node = self._by_id.get(name)
+        return promise(tokens, now - at, node.retention.knowledge(now), self._gates) if node else 0
 
     def route(self, ask: Ask) -> Decision | NoNode:
         """Choose a node and reserve a slot on it; `release` gives it back."""
@@ -59,11 +72,14 @@ class Router:
 
     def answered(self, decision: Decision) -> None:
         """The first byte came: its prompt is computed."""
-        self._by_id[decision.node].pending_tokens -= decision.uncached
+        if (node := self._by_id.get(decision.node)) is not None:
+            node.pending_tokens -= decision.uncached
 
     def release(self, decision: Decision, *, was_answered: bool) -> None:
         """The request is over, one way or the other."""
-        node = self._by_id[decision.node]
+        node = self._by_id.get(decision.node)
+        if node is None:
+            return
         node.running -= 1
         if not was_answered:
             node.pending_tokens -= decision.uncached
@@ -78,10 +94,16 @@ class Router:
 
         Never by what was expected: where prefixes were evicted, a node would look slow and lose its turns.
         """
-        if uncached >= _RATE_MIN_TOKENS and seconds > 0:
-            node = self._by_id[decision.node]
+        node = self._by_id.get(decision.node)
+        if node is not None and uncached >= _RATE_MIN_TOKENS and seconds > 0:
             node.prefill_rate += _RATE_WEIGHT * (uncached / seconds - node.prefill_rate)
 
-    def forget(self, name: str) -> None:
-        """A node came back without its cache."""
-        self._ledger.forget(name)
+    def block_size(self, name: str) -> int:
+        """Tokens per cache block of a node; 1 of one that is gone."""
+        node = self._by_id.get(name)
+        return node.block_size if node else 1
+
+    def confirmed(self, name: str, placed_at: float, asked_at: float) -> None:
+        """An answer asked for at `asked_at` found cached what was placed on the node at `placed_at`."""
+        if (node := self._by_id.get(name)) is not None:
+            node.retention.confirmed(placed_at, asked_at)

@@ -9,9 +9,11 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from bench.stub_node.kv_publisher import Cleared, KvForm, KvPublisher, Removed, Stored
+from bench.stub_node.kv_forms import Cleared, KvForm, Removed, Stored
+from bench.stub_node.kv_publisher import KvPublisher
 from gateway.nodes import kv_feed
-from gateway.nodes.kv_feed import KvFeed, KvSource
+from gateway.nodes.kv_feed import KvFeed
+from gateway.routing.kv_source import KvSource
 from gateway.routing.retention import Knowledge, Retention, RetentionRules
 
 WITHIN_S = 20.0

@@ -1,6 +1,7 @@
 """What FastAPI refuses, on either port, looks like every other error: OpenAI's envelope, the right status."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -74,15 +75,20 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
     async def ping() -> None:
         raise AssertionError("unused")
 
-    def broken() -> Any:
-        raise RuntimeError("a secret")
+    class Broken:
+        """A roster with a mistake in it."""
+
+        @property
+        def nodes(self) -> Any:
+            raise RuntimeError("a secret")
 
     unused: Any = None
+    membership: Any = SimpleNamespace(roster=Broken())
     app = admin_app(
         conversations=unused,
-        nodes=broken,
+        membership=membership,
         authenticator=Everybody(),
-        readiness=Readiness(broken, ping),
+        readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
         clock=lambda: 0.0,
     )

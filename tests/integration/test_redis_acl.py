@@ -8,6 +8,9 @@ import pytest
 
 from gateway.keys.key import Grant, Key
 from gateway.keys.redis_keys import RedisKeys
+from gateway.nodes.ports import Drain
+from gateway.nodes.redis_roster import RedisRoster
+from gateway.routing.node import NodeSpec
 from history.conversation import ConversationKey, Turn
 from history.errors import StoreUnavailable
 from history.ports import Begun, Change, Claim
@@ -85,6 +88,14 @@ async def use_everything(place: RedisPlace) -> None:
         assert 1 == len((await keys.table()).keys)
         assert await keys.version()
         await keys.forget("a")
+        nodes = RedisRoster(client)
+        node = NodeSpec(engine="vllm", url=f"http://{uuid.uuid4().hex}:1")
+        await nodes.add(node)
+        await nodes.drain(node.name, Drain())
+        await nodes.undrain(node.name)
+        assert node.name in (await nodes.table()).specs
+        assert await nodes.version()
+        await nodes.forget(node.name)
 
 
 async def test_one_server_needs_the_documented_rights(valkey: Valkey) -> None:

@@ -1,5 +1,6 @@
 """A node that fails before the first byte is replaced by another; from then on the failure is told."""
 
+import contextlib
 import json
 import time
 import uuid
@@ -195,6 +196,18 @@ def test_both_broken_is_a_bad_gateway(client: RawClient, pair: Pair) -> None:
         answer.headers["x-should-retry"],
     )
     assert before + 2 == len(pair.asked)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_three_nodes_are_tried_and_no_more(*, stream: bool) -> None:
+    """Each of them once: two re-choices, however many nodes there are."""
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(running_raw_node(dies())) for _ in range(5)]
+        gateway = stack.enter_context(running_gateway(*(f"vllm={node.url}" for node in nodes)))
+        answer = ask(stack.enter_context(RawClient(gateway.port)), stream=stream)
+
+    assert (502, "node_failed") == (answer.status, answer.json()["error"]["code"])
+    assert [0, 0, 1, 1, 1] == sorted(len(node.seen) for node in nodes)
 
 
 @pytest.mark.parametrize("stream", [True, False])

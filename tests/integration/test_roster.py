@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.nodes import roster as roster_module
+from gateway.nodes import asking, connection
 from gateway.nodes.connection import Patience
 from gateway.nodes.roster import Roster
 from gateway.routing.node import Engine, Node, NodeSpec
+from gateway.routing.retention import promise
 
 EVERY_S = 0.005
 MODELS = json.dumps({"data": [{"id": "m"}]}).encode()
@@ -144,13 +146,48 @@ async def test_no_answer_of_a_node_ends_the_polling(garbage: bytes, path: str, e
 
 async def test_a_body_that_comes_by_the_byte_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would hold up the polling for ever, and the node would stay what it was."""
-    monkeypatch.setattr(roster_module, "_PROBE_WITHIN_S", 0.1)
+    monkeypatch.setattr(asking, "_WITHIN_S", 0.1)
     async with answering() as there:
         there.slowly = True
         async with polled(there.url) as node:
             assert node.problem == "/health was not answered whole within 0.1 s"
             there.slowly = False
             await until(lambda: node.is_healthy)
+
+
+async def test_counters_that_go_back_tell_of_a_restart() -> None:
+    """The cache is empty then, although no event said so: nothing from before is counted on."""
+    async with answering() as there, polled(there.url) as node:
+        there.answers["/metrics"] = whole(b"vllm:prompt_tokens_total 500\n")
+        await polls(there, 2)
+        assert 0 == node.retention.knowledge(time.time()).epoch
+        there.answers["/metrics"] = whole(b"vllm:prompt_tokens_total 20\n")
+        await until(lambda: node.retention.knowledge(time.time()).epoch == 1)
+        known = node.retention.knowledge(time.time())
+        assert ("unknown", 0.0) == (known.state, known.vouched_s)
+        assert 0 == promise(1000, known.cleared_s + 1, known)
+        assert 1000 == promise(1000, known.cleared_s / 2, known)
+
+
+OLLAMA = {
+    "/v1/models": whole(
+        b'{"object":"list","data":[{"id":"m:latest","object":"model","owned_by":"library"}]}'
+    ),
+    "/api/version": whole(b'{"version":"0.12.6"}'),
+    "/api/ps": whole(b'{"models":[]}'),
+}
+
+
+async def test_the_context_of_ollama_is_learnt_once_it_has_loaded_the_model() -> None:
+    """Until then the operator is told that it cuts without a word."""
+    async with answering() as there:
+        there.answers = dict(OLLAMA)
+        async with polled(there.url, engine="openai") as node:
+            assert ("Ollama", "0.12.6", None) == (node.facts.product, node.facts.version, node.max_context)
+            assert "OLLAMA_CONTEXT_LENGTH" in node.notes[0]
+            there.answers["/api/ps"] = whole(b'{"models":[{"name":"m:latest","context_length":4096}]}')
+            await until(lambda: node.max_context == 4096)
+            await until(lambda: not node.notes)
 
 
 def told(logs: list[Any]) -> list[dict[str, Any]]:
@@ -247,3 +284,80 @@ async def test_every_new_problem_of_a_node_is_logged_up_to_a_bound() -> None:
 
     problems = [entry["problem"] for entry in logs]
     assert problems == [f"/health answered {status}" for status in (500, 501, 502, 504)]
+
+
+@contextlib.asynccontextmanager
+async def kept(*urls: str) -> AsyncIterator[Roster]:
+    """A roster that is polled in a task group of the process."""
+    roster = Roster([NodeSpec(engine="vllm", url=url) for url in urls], Patience())
+    async with asyncio.TaskGroup() as tasks:
+        polling = tasks.create_task(roster.run(every_s=EVERY_S))
+        yield roster
+        assert not polling.done()
+        polling.cancel()
+    roster.close()
+
+
+async def test_nodes_come_and_go_while_others_are_polled() -> None:
+    """A view of them by id shows it at once; one that is gone is asked no more."""
+    async with answering() as one, answering() as other, kept(one.url) as roster:
+        view = roster.by_id
+        added = roster.add(NodeSpec(engine="vllm", url=other.url, id="other"))
+        assert not added.is_healthy
+        assert [added] == [node for name, node in view.items() if name == "other"]
+        with pytest.raises(ValueError, match="two nodes are called 'other'"):
+            roster.add(NodeSpec(engine="vllm", url=other.url, id="other"))
+        await until(lambda: added.is_healthy)
+        roster.remove("other")
+        await until(lambda: "other" not in view)
+        asked = len(other.asked)
+        await polls(one, 3)
+        assert asked == len(other.asked)
+        assert not roster.add(NodeSpec(engine="vllm", url=other.url, id="other")).is_draining
+        await until(lambda: view["other"].is_healthy)
+
+
+async def test_a_drain_and_a_removal_wait_for_what_runs() -> None:
+    """Bound conversations are told at once that they have to go elsewhere, and only once."""
+    lost: list[str] = []
+    removed: list[str] = []
+    async with answering() as there, kept(there.url) as roster:
+        (node,) = roster.nodes
+        roster.on_lost, roster.on_removed = lost.append, removed.append
+        await until(lambda: node.is_healthy)
+        node.running = 1
+        roster.drain(node.id)
+        roster.remove(node.id)
+        assert ([node.id], True) == (lost, node.is_draining)
+        await polls(there, 3)
+        assert ([], True) == (removed, node.id in roster.by_id)
+        node.running = 0
+        await until(lambda: node.id not in roster.by_id)
+        assert [node.id] == removed
+
+
+async def test_an_undrain_takes_back_a_bound() -> None:
+    """Nothing is broken off any more."""
+    async with answering() as there, kept(there.url) as roster:
+        (node,) = roster.nodes
+        await until(lambda: node.is_healthy)
+        node.running = 1
+        broken_off: list[str] = []
+        roster.pool(node.id).break_off = broken_off.append  # type: ignore[method-assign] # to see a call
+        roster.drain(node.id, within_s=0.15)
+        roster.undrain(node.id)
+        await asyncio.sleep(0.4)
+        assert ([], False) == (broken_off, node.is_draining)
+        roster.drain(node.id, within_s=0.0)
+        await until(lambda: bool(broken_off))
+        node.running = 0
+
+
+async def test_a_node_at_a_link_local_address_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name is: the address is looked at once there is a connection, before anything is sent."""
+    monkeypatch.setattr(connection, "is_link_local", lambda address: address == "127.0.0.1")
+    async with answering() as there, kept(there.url) as roster:
+        (node,) = roster.nodes
+        await until(lambda: node.failures >= 2)
+        assert "link-local" in node.problem
+        assert [] == there.asked

@@ -120,3 +120,14 @@ def test_cached_tokens_are_unknown_where_the_engine_is_silent() -> None:
     """Unknown is not zero."""
     assert Usage(prompt_tokens=9).cached is None
     assert completion.usage_of(b'{"usage":{"prompt_tokens_details":{"cached_tokens":0}}}').cached == 0
+
+
+def test_answer_that_the_engine_broke_off_is_none() -> None:
+    """SGLang ends what was aborted there like an answer that is complete, and it must not be remembered."""
+    message = {"role": "assistant", "content": "Once upon"}
+    with pytest.raises(NodeBroke, match="broke its answer off"):
+        completion.from_events(events(delta(content="Once upon"), delta("abort")))
+    with pytest.raises(NodeBroke, match="broke its answer off"):
+        completion.from_json(
+            msgspec.json.encode({"choices": [{"message": message, "finish_reason": "abort"}]})
+        )

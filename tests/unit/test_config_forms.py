@@ -11,6 +11,7 @@ from redis.asyncio import ConnectionPool
 from gateway.config_file import forms
 from gateway.config_file.shape import all_paths
 from gateway.nodes.connection import NodePool, Patience
+from gateway.nodes.discovery import NodeSource
 from gateway.nodes.roster import Roster
 from gateway.routing.node import NodeSpec
 from gateway.settings import FORMS, Settings
@@ -106,10 +107,42 @@ def test_two_nodes_of_one_name_are_refused_as_the_roster_would() -> None:
     assert forms.distinct_nodes([{**twice[0], "id": "a"}, twice[1]]) == ""
 
 
+def test_ranks_behind_one_address_are_nodes_of_their_own() -> None:
+    """Each is called by its rank; the same one twice is refused here and there."""
+    ranks = [{"engine": "vllm", "url": "http://h:1", "rank": rank} for rank in (0, 1)]
+    specs = msgspec.convert(ranks, list[NodeSpec])
+
+    assert forms.distinct_nodes(ranks) == ""
+    assert ["h:1-rank0", "h:1-rank1"] == [spec.name for spec in specs]
+    assert "two nodes are called h:1-rank1" in forms.distinct_nodes([*ranks, ranks[1]])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254",
+        "http://[fe80::1]:80",
+        "http://[::ffff:169.254.1.1]/",
+        "http://[fe80::1%25eth0]",
+    ],
+)
+def test_a_link_local_address_is_no_nodes(url: str) -> None:
+    """Metadata services live there; a node's key would go to them."""
+    assert "link-local addresses" in forms.node_address(url)
+
+
+@pytest.mark.parametrize("rank", [-1, 4096])
+def test_a_rank_is_a_small_number_or_none(rank: int) -> None:
+    """It goes into a header and into a port."""
+    assert forms.data_parallel_rank(rank) == "expected a rank from 0 to 4095"
+    assert forms.data_parallel_rank(None) == forms.data_parallel_rank(7) == ""
+
+
 def test_every_form_belongs_to_a_setting_whose_default_fits() -> None:
     """A path that is misspelt would check nothing; defaults are not checked when they are loaded."""
     settings = msgspec.to_builtins(Settings())
     known = {*all_paths(Settings), *(f"nodes[].{field}" for field in NodeSpec.__struct_fields__)}
+    known |= {f"discovery[].{field}" for field in NodeSource.__struct_fields__}
     defaults = {path: value for path in FORMS if (value := _at(settings, path.split("."))) is not None}
 
     assert FORMS.keys() <= known

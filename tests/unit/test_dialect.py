@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from gateway.nodes.dialect import DIALECTS, Load, read_error, read_load
+from gateway.nodes.dialect import DIALECTS, read_error
+from gateway.nodes.engine_metrics import Load, read_load
 
 VLLM = b"""# HELP vllm:num_requests_waiting Number of requests waiting to be processed.
 # TYPE vllm:num_requests_waiting gauge

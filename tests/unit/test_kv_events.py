@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.stub_node.kv_publisher import Cleared, KvForm, Removed, Stored
+from bench.stub_node.kv_forms import Cleared, KvForm, Removed, Stored
 from gateway.nodes import kv_events
 from gateway.nodes.kv_events import (
     AllBlocksCleared,

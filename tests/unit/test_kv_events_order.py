@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bench.stub_node.kv_publisher import Cleared, Event, KvForm, Removed, Stored
+from bench.stub_node.kv_forms import Cleared, Event, KvForm, Removed, Stored
 from gateway.nodes.kv_events import Frame
 from gateway.nodes.kv_sequence import JOIN_REPLAY, MAX_REPLAY, Ask, KvSequence
 from gateway.routing.retention import Gates, Knowledge, Retention, RetentionRules, promise

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.stub_node.cache import BlockCache, Lease
-from bench.stub_node.kv_publisher import Cleared, Event, KvForm, Removed, Stored
+from bench.stub_node.kv_forms import Cleared, Event, KvForm, Removed, Stored
 from gateway.nodes.kv_events import Frame
 from gateway.nodes.kv_sequence import Ask, KvSequence
 from gateway.routing.retention import Gates, Retention, RetentionRules, promise

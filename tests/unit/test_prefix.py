@@ -5,9 +5,12 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.routing.choice import RoutingRules
 from gateway.routing.ledger import Ledger, Placement
+from gateway.routing.node import Node, NodeSpec
 from gateway.routing.prefix import chain, expected_tokens, root
 from gateway.routing.rendezvous import score
+from gateway.routing.router import Router
 
 messages = st.lists(st.binary(max_size=20), max_size=8)
 
@@ -49,15 +52,24 @@ def test_expected_hit_is_whole_blocks_and_leaves_a_token_to_compute(
     assert expected <= max(0, held - 1)
 
 
-def test_ledger_finds_the_longest_prefix_of_each_node() -> None:
-    """Longest first; what is older than the horizon counts as evicted."""
+def router_over(ledger: Ledger) -> Router:
+    """A router that trusts placements for three seconds, where no event tells more."""
+    nodes = {name: Node(spec=NodeSpec(engine="vllm", url=f"http://{name}"), id=name) for name in "abc"}
+    return Router(nodes, ledger, RoutingRules(retention_s=3.0))
+
+
+def test_the_longest_prefix_of_each_node_is_found() -> None:
+    """Longest first; what is older than the horizon counts as evicted, as does a node that is gone."""
     ledger = Ledger()
     ledger.note(b"short", Placement(node="a", tokens=10, at=5.0))
     ledger.note(b"short", Placement(node="b", tokens=10, at=1.0))
     ledger.note(b"long", Placement(node="a", tokens=90, at=5.0))
 
-    assert {"a": 90, "b": 10} == ledger.held([b"long", b"short"], since=0.0)
-    assert {"a": 90} == ledger.held([b"long", b"short"], since=2.0)
+    ledger.note(b"long", Placement(node="gone", tokens=99, at=5.0))
+    router = router_over(ledger)
+
+    assert {"a": 90, "b": 10} == router.held([b"short", b"long"], 4.0)
+    assert {"a": 90} == router.held([b"short", b"long"], 5.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc")), max_size=200))
@@ -71,18 +83,21 @@ def test_ledger_agrees_with_a_plain_dictionary_and_stays_within_its_cap(notes: l
 
     assert len(ledger) == min(10, len(plain))
     for link in list(plain)[-10:]:
-        assert plain[link] in ledger.held([bytes([link])], since=0.0).values()
+        assert plain[link] in [placement.tokens for placement in ledger.placements([bytes([link])])]
 
 
-def test_forgotten_node_holds_nothing() -> None:
-    """After a restart nothing is expected of it."""
+def test_node_whose_cache_was_dropped_holds_only_what_came_since() -> None:
+    """Its events say so: a flush, or a restart."""
     ledger = Ledger()
-    ledger.note(b"x", Placement(node="a", tokens=10, at=5.0))
-    ledger.note(b"x", Placement(node="b", tokens=10, at=5.0))
+    for name in "ab":
+        ledger.note(b"x", Placement(node=name, tokens=10, at=5.0))
+    router = router_over(ledger)
+    router.node("a").retention.cleared(6.0)
 
-    ledger.forget("a")
+    assert {"b": 10} == router.held([b"x"], 6.0)
 
-    assert {"b": 10} == ledger.held([b"x"], since=0.0)
+    ledger.note(b"x", Placement(node="a", tokens=10, at=6.5))
+    assert {"a": 10, "b": 10} == router.held([b"x"], 7.0)
 
 
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=6, unique=True), st.binary(min_size=1))

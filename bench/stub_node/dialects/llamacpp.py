@@ -92,12 +92,16 @@ def _usage(usage: Usage) -> Json:
         "completion_tokens": usage.completion,
         "prompt_tokens": usage.prompt,
         "total_tokens": usage.prompt + usage.completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "prompt_tokens_details": None if usage.cached is None else {"cached_tokens": usage.cached},
     }
 
 
 def _timings(usage: Usage) -> Json:
-    return {"cache_n": usage.cached, "prompt_n": usage.prompt - usage.cached, "predicted_n": usage.completion}
+    return {
+        "cache_n": usage.cached,
+        "prompt_n": usage.prompt - (usage.cached or 0),
+        "predicted_n": usage.completion,
+    }
 
 
 def chat_answer(head: Head, answer: Answer, usage: Usage) -> Json:

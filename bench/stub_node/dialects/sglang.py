@@ -135,7 +135,7 @@ def _usage(usage: Usage) -> Json:
         "prompt_tokens": usage.prompt,
         "total_tokens": usage.prompt + usage.completion,
         "completion_tokens": usage.completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "prompt_tokens_details": None if usage.cached is None else {"cached_tokens": usage.cached},
         "reasoning_tokens": 0,
     }
 

@@ -30,7 +30,8 @@ class Usage:
     """Tokens of one request; `created` are prompt tokens newly stored in full blocks."""
 
     prompt: int
-    cached: int
+    cached: int | None
+    """None where the engine was started without reporting it."""
     created: int
     completion: int
 

@@ -131,13 +131,16 @@ def _usage(usage: Usage) -> Json:
         "prompt_tokens": usage.prompt,
         "total_tokens": usage.prompt + usage.completion,
         "completion_tokens": usage.completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "created_cache_tokens": usage.created},
+        "prompt_tokens_details": None
+        if usage.cached is None
+        else {"cached_tokens": usage.cached, "created_cache_tokens": usage.created},
     }
 
 
 def _answer(head: Head, choice: Json, usage: Usage) -> Json:
     counted = _usage(usage)
-    counted["prompt_tokens_details"]["multimodal_tokens"] = None
+    if counted["prompt_tokens_details"] is not None:
+        counted["prompt_tokens_details"]["multimodal_tokens"] = None
     counted["completion_tokens_details"] = None
     return {
         **_chunk(head, [choice]),
