@@ -127,15 +127,21 @@ def _counting(settings: Settings, edges: Edges) -> Iterator[Coroutine[None, None
     """What tenants have, and what expired conversations left behind; nothing where nobody asked for it."""
     hours = settings.history.upkeep.sweep_hours
     if settings.history.limits.counts_tenants:
-        yield edges.allowance.run()
+        yield edges.allowance.run(note_uncounted)
     if hours and edges.sweeper.is_needed:
         yield edges.sweeper.run(hours * 3600, note_sweep)
 
 
-def note_sweep(came: Swept | StoreFault) -> None:
+def note_uncounted(fault: Exception) -> None:
+    """Say in the log that tenants' totals stand still, unless the store is away: then turns say so."""
+    if not isinstance(fault, StoreFault):
+        log.error("tenants' totals are not counted", exc_info=fault)
+
+
+def note_sweep(came: Swept | Exception) -> None:
     """Say in the log what a sweep has done, or why it could not."""
-    if isinstance(came, StoreFault):
-        log.warning("not swept", reason=str(came))
+    if isinstance(came, Exception):
+        log.warning("not swept", reason=str(came), exc_info=not isinstance(came, StoreFault) and came)
     elif came.refused:
         log.warning(
             "the store holds no conversation, so nothing was taken from the archive", left=came.refused

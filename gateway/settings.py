@@ -146,7 +146,6 @@ FORMS: Mapping[str, Form] = {
     "history.limits.conversation_bytes": between(0, 10**15),
     "history.limits.tenant_turns": between(0, 10**15),
     "history.limits.tenant_bytes": between(0, 10**15),
-    "history.limits.settle_s": between(0.05, 3600),
     "history.upkeep.sweep_hours": between(0, 24 * 365),
     "history.upkeep.rewarm": between(0, 100_000),
     "history.upkeep.rewarm_within_s": between(0, _DAY_S),

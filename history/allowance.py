@@ -1,17 +1,20 @@
 """What may still be stored: each tenant's total, as this process knows it, and the limits it is held against.
 
-A turn asks nobody: it is checked against what is in memory. Behind it, every `settle_s`, the process adds
+A turn asks nobody: it is checked against what is in memory. Behind it, every `SETTLE_S`, the process adds
 what it wrote to the totals in the store and learns what the others wrote, one short call for each tenant that
 was busy meanwhile. A tenant that a process has not heard of yet may write until then.
 """
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from history.conversation import Conversation, Stored
 from history.errors import StoreFault
 from history.limits import LimitRule, check_growth, check_tenant
 from history.ports import ConversationStore
+
+SETTLE_S = 2.0
 
 _TENANTS = 10_000
 """Whose totals are kept in memory; those that were asked for last."""
@@ -54,12 +57,11 @@ class Allowance:
         while len(self._totals) > _TENANTS:
             self._totals.popitem(last=False)
 
-    async def run(self) -> None:
-        """Settle for ever."""
+    async def run(self, on_fault: Callable[[Exception], None], *, every_s: float = SETTLE_S) -> None:
+        """Settle for ever. What goes wrong is told; what was written stays in the book for the next time."""
         while True:
-            await asyncio.sleep(self._rule.settle_s)
+            await asyncio.sleep(every_s)
             try:
                 await self.settle()
-            except StoreFault:
-                # Turns tell their clients so; what was written stays in the book for the next time.
-                continue
+            except Exception as fault:  # noqa: BLE001 - a mistake in counting costs nobody an answer
+                on_fault(fault)

@@ -19,10 +19,8 @@ class LimitRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conversation_bytes: int = 0
     """A conversation that has so many bytes takes no new turn; its last one may go beyond."""
     tenant_turns: int = 0
-    """Turns of all conversations of a tenant. What is written within `settle_s` may go beyond."""
+    """Turns of all conversations of a tenant. What all gateways write within two seconds may go beyond."""
     tenant_bytes: int = 0
-    settle_s: float = 5.0
-    """How often a replica adds what it wrote to its tenants' totals and learns what the others wrote."""
 
     @property
     def counts_tenants(self) -> bool:

@@ -13,7 +13,8 @@ from history.redis_keys import conversation_of
 from history.redis_place import RedisPlace
 from history.redis_records import decode_stored
 
-_AT_ONCE = 500
+_SCANNED_AT_ONCE = 500
+_AT_ONCE = 100
 _PAUSE_S = 0.005
 """Between two looks: a count is nothing that turns should wait for."""
 
@@ -23,7 +24,7 @@ async def census(place: RedisPlace, *, timeout_s: float) -> AsyncGenerator[Seque
     names: list[bytes] = []
     try:
         async with redis_client(place, timeout_s=timeout_s) as client:
-            async for name in client.scan_iter(match="friendo:{*}:meta", count=_AT_ONCE):
+            async for name in client.scan_iter(match="friendo:{*}:meta", count=_SCANNED_AT_ONCE):
                 names.append(name)
                 if len(names) >= _AT_ONCE:
                     yield await _counted(client, names)
@@ -39,7 +40,7 @@ async def names_like(place: RedisPlace, pattern: str, *, timeout_s: float) -> Se
     """The names of all keys like this. Few, please. Raises `StoreUnavailable`."""
     try:
         async with redis_client(place, timeout_s=timeout_s) as client:
-            return [name async for name in client.scan_iter(match=pattern, count=_AT_ONCE)]
+            return [name async for name in client.scan_iter(match=pattern, count=_SCANNED_AT_ONCE)]
     except (RedisError, RedisClusterException, OSError) as error:
         raise StoreUnavailable(f"the store could not be looked through: {reason(error)}") from error
 

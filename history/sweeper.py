@@ -18,7 +18,6 @@ import msgspec
 
 from history.archive import folder_of
 from history.conversation import Stored
-from history.errors import StoreFault
 from history.ports import Archive, ConversationStore
 
 _FOLDERS_AT_ONCE = 100_000
@@ -90,14 +89,14 @@ class Sweeper:
         assert swept is not None
         return swept
 
-    async def run(self, every_s: float, on_end: Callable[[Swept | StoreFault], None]) -> None:
-        """Sweep for ever, one process of all at a time; `on_end` is told what came of each."""
+    async def run(self, every_s: float, on_end: Callable[[Swept | Exception], None]) -> None:
+        """Sweep for ever, one process of all at a time; `on_end` is told what came of each, be it a fault."""
         await asyncio.sleep(min(_FIRST_AFTER_S, every_s))
         while True:
             try:
                 if await self._store.is_first("sweep", within_ms=int(every_s * 1000)):
                     on_end(await self.sweep())
-            except StoreFault as fault:
+            except Exception as fault:  # noqa: BLE001 - a mistake in sweeping costs nobody an answer
                 on_end(fault)
             # Looked at more often than due: whoever swept last may be gone by then.
             await asyncio.sleep(every_s / 4)

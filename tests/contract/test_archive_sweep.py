@@ -14,7 +14,7 @@ from history.errors import StoreUnavailable
 from history.memory_store import MemoryStore
 from history.object_archive import ObjectArchive
 from history.ports import Counted
-from history.sweeper import Sweeper
+from history.sweeper import Sweeper, Swept
 from tests.contract.store_stage import Stage, begun, say, turn
 from tests.s3_server import running_s3
 
@@ -158,6 +158,41 @@ async def test_a_dry_run_only_says_what_would_go(archive: ObjectArchive) -> None
 
     assert (1, 0) == (swept.folders, swept.pieces)
     assert 4 == len(await names(archive))
+
+
+async def test_one_process_sweeps_now_and_then(archive: ObjectArchive) -> None:
+    """The others leave it alone; what goes wrong is told, and tried again when it is due again."""
+
+    class Failing(MemoryStore):
+        fails = True
+
+        async def recounted(self, totals: object) -> None:
+            if self.fails:
+                self.fails = False
+                raise ValueError("a mistake")
+
+    store = Failing()
+    await say(Stage(store, None, None), THERE, "hello")  # type: ignore[arg-type]  # not used
+    await fill(archive, GONE, THERE)
+    came, over = list[Swept | Exception](), asyncio.Event()
+
+    def note(one: Swept | Exception) -> None:
+        came.append(one)
+        if len(came) == 3:
+            over.set()
+
+    tasks = [asyncio.create_task(sweeper(store, archive).run(0.2, note)) for _ in range(4)]
+    begun_at = time.monotonic()
+    await asyncio.wait_for(over.wait(), 20)
+    took_s = time.monotonic() - begun_at
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert took_s > 0.55  # one at the beginning, and two more when they were due
+    assert isinstance(came[0], ValueError)
+    assert [2, 0] == [one.pieces for one in came[1:3] if isinstance(one, Swept)]
+    assert 2 == len(await names(archive))
 
 
 async def test_an_archive_of_any_size_is_swept_some_at_a_time(

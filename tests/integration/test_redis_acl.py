@@ -18,6 +18,7 @@ from history.redis_check import check_store
 from history.redis_client import redis_client
 from history.redis_place import Durability, RedisPlace, parse_place
 from history.redis_store import RedisStore
+from history.sweeper import Sweeper
 from tests.conftest import Valkey
 from tests.redis_topologies import asking, running_cluster, running_watched
 
@@ -35,7 +36,7 @@ def documented_rule() -> list[str]:
 
 def documented_extra(place: str) -> list[str]:
     """What the document adds for sentinels or for a cluster."""
-    found = re.search(rf"^- (?:With|On) (?:a )?{place} also `([^`]*)`", DOCUMENT, re.MULTILINE)
+    found = re.search(rf"^- (?:With|On|For) (?:a |the )?{place} also `([^`]*)`", DOCUMENT, re.MULTILINE)
     assert found is not None
     return found.group(1).split()
 
@@ -78,9 +79,15 @@ async def use_everything(place: RedisPlace) -> None:
     assert isinstance(held, Begun)
     await store.release(key, held.lease)
     assert (key.id,) == await store.conversations_of(key.tenant, "u")
+    await store.usage([key.tenant])
+    await store.is_first(key.tenant, within_ms=10_000)
     await store.erase(key)
     await store.erase_user(key.tenant, "u")
     await store.close()
+    await use_keys_and_roster(place)
+
+
+async def use_keys_and_roster(place: RedisPlace) -> None:
     async with redis_client(place, timeout_s=5) as client:
         keys = RedisKeys(client)
         await keys.create(Key(id="a", digest=bytes(32), grant=Grant(tenant="t", name="n"), created_at=1.0))
@@ -137,6 +144,24 @@ async def test_cluster_needs_three_rights_more(tmp_path: Path) -> None:
         refused = [command for server in cluster.servers for command in refusals(server)]
 
     assert [] == refused
+
+
+async def test_the_sweep_needs_one_right_more(valkey: Valkey) -> None:
+    """Without it, that is said."""
+    grant(valkey)
+    store = RedisStore(as_friendo(valkey.url))
+    sweeper = Sweeper(store, None, keep_s=0, counts=True, clock=lambda: 0.0)
+    with pytest.raises(StoreUnavailable, match=r"looked through.*(permission|can't run)"):
+        await sweeper.sweep()
+    grant(valkey, *documented_extra("sweep"))
+    key = ConversationKey("t", "c")
+    held = await store.begin(key, Claim(owner="w", lease_ms=10_000, queue_limit=8))
+    assert isinstance(held, Begun)
+    await store.commit(key, held.lease, Change(keep=0, append=(TURN,), at=1.0))
+    swept = await sweeper.sweep()
+    await store.close()
+
+    assert 1 == swept.tenants["t"].stored.turns
 
 
 async def test_user_reaches_nothing_else(valkey: Valkey) -> None:

@@ -8,10 +8,18 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from history.conversation import ConversationKey, Stored, Turn, turn_size
+from history.allowance import Allowance
+from history.conversation import ConversationKey, Reply, Stored, Turn, turn_size
+from history.dialogue import Dialogues
+from history.incoming import read_incoming
+from history.lease_keeper import LeaseKeeper
+from history.limits import LimitRule
+from history.message import answer
+from history.open_turn import Answer, Ask, OpenTurn
 from history.ports import Begun, Change, Claim
 from history.redis_keys import tenant_key
 from history.redis_store import RedisStore
+from history.rules import DialogueRules
 from history.store_rules import USAGES_REMEMBERED
 from history.sweeper import Sweeper
 from tests.conftest import Valkey
@@ -51,6 +59,44 @@ async def test_two_processes_add_to_one_total(stores: tuple[RedisStore, RedisSto
 
     assert {"t": Stored(3, 3 * SIZE)} == alone
     assert {"t": Stored(5, 5 * SIZE)} == together == await first.usage(["t"])
+
+
+async def test_limits_cost_a_turn_no_call(stores: tuple[RedisStore, RedisStore], valkey: Valkey) -> None:
+    """It is two commands, by the server's own count; the total is told apart from it."""
+    rule = LimitRule(conversation_turns=100, conversation_bytes=10**6, tenant_turns=100, tenant_bytes=10**6)
+    store = RedisStore(valkey.url, limits=rule)
+    allowance = Allowance(store, rule)
+    rules = DialogueRules()
+    keeper = LeaseKeeper(store, clock=time.time)
+    dialogues = Dialogues(store, keeper, rules, time.time, allowance=allowance)
+
+    async def turn(number: int) -> None:
+        incoming = read_incoming(b'[{"role":"user","content":"hello"}]')
+        ask = Ask(owner=f"w{number}", on_stop=lambda _: None, on_busy="queue")
+        opened = await dialogues.open(ConversationKey("t", "c"), incoming, ask)
+        assert isinstance(opened, OpenTurn)
+        await opened.commit(Answer(message=answer({"content": "hi"}), reply=Reply()))
+
+    async with Redis.from_url(valkey.url) as raw:
+        await turn(0)
+        await allowance.settle()
+        before = await commands(raw)
+        for number in range(1, 11):
+            await turn(number)
+        after = await commands(raw)
+    told = await store.usage([])
+    await store.close()
+
+    assert 20 == after - before
+    assert 11 == told["t"].turns
+
+
+async def commands(raw: "Redis[bytes]") -> int:
+    """Scripts that the server was sent so far."""
+    stats = await raw.info("commandstats")
+    return sum(
+        stats[f"cmdstat_{name}"]["calls"] for name in ("eval", "evalsha") if f"cmdstat_{name}" in stats
+    )
 
 
 async def test_an_addition_whose_answer_was_lost_counts_once(stores: tuple[RedisStore, RedisStore]) -> None:

@@ -152,13 +152,14 @@ async def test_what_a_store_does_not_say_is_asked_for_again() -> None:
             self.answered.set()
             return {"t": Stored(7, 70)} if "t" in tenants else {}
 
-    store = Away()
-    allowance = Allowance(store, LimitRule(tenant_turns=7, settle_s=0.01))
+    store, faults = Away(), list[Exception]()
+    allowance = Allowance(store, LimitRule(tenant_turns=7))
     allowance.check("t")
-    task = asyncio.create_task(allowance.run())
+    task = asyncio.create_task(allowance.run(faults.append, every_s=0.01))
     await asyncio.wait_for(store.answered.wait(), 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
+    assert [StoreUnavailable] * 2 == [type(fault) for fault in faults]
     with pytest.raises(QuotaExceeded, match="7 turns"):
         allowance.check("t")
