@@ -121,8 +121,8 @@ class Dispatcher:
             decision = await self._room.admit(
                 self._ask(job, failed), is_background=job.priority == "background"
             )
-            job.waited_s += self._clock() - came_at
             sent_at = self._clock()
+            job.waited_s += sent_at - came_at
             try:
                 return await self._attempt(job, decision, reply, pings)
             except NodeFault:

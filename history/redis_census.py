@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
 
 from history.errors import StoreUnavailable
 from history.ports import Counted
-from history.redis_client import reason, redis_client
+from history.redis_client import redis_client, translated
 from history.redis_keys import conversation_of
 from history.redis_place import RedisPlace
 from history.redis_records import decode_stored
 
+_BLIND = "the store could not be looked through"
 _SCANNED_AT_ONCE = 500
 _AT_ONCE = 100
 _PAUSE_S = 0.005
@@ -22,7 +22,7 @@ _PAUSE_S = 0.005
 async def census(place: RedisPlace, *, timeout_s: float) -> AsyncGenerator[Sequence[Counted], None]:
     """See `ConversationStore.census`. One may come twice while the server grows or shrinks its table."""
     names: list[bytes] = []
-    try:
+    with translated(StoreUnavailable, _BLIND):
         async with redis_client(place, timeout_s=timeout_s) as client:
             async for name in client.scan_iter(match="friendo:{*}:meta", count=_SCANNED_AT_ONCE):
                 names.append(name)
@@ -32,17 +32,13 @@ async def census(place: RedisPlace, *, timeout_s: float) -> AsyncGenerator[Seque
                     await asyncio.sleep(_PAUSE_S)
             if names:
                 yield await _counted(client, names)
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise StoreUnavailable(f"the store could not be looked through: {reason(error)}") from error
 
 
 async def names_like(place: RedisPlace, pattern: str, *, timeout_s: float) -> Sequence[bytes]:
     """The names of all keys like this. Few, please. Raises `StoreUnavailable`."""
-    try:
+    with translated(StoreUnavailable, _BLIND):
         async with redis_client(place, timeout_s=timeout_s) as client:
             return [name async for name in client.scan_iter(match=pattern, count=_SCANNED_AT_ONCE)]
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise StoreUnavailable(f"the store could not be looked through: {reason(error)}") from error
 
 
 async def _counted(client: Redis | RedisCluster, names: Sequence[bytes]) -> Sequence[Counted]:

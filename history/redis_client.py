@@ -4,8 +4,8 @@ Turns go over `redis_link`, which is quicker; everything else that asks the stor
 the check at start) uses the client from here.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -19,6 +19,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from history.redis_place import Address, RedisPlace
 
@@ -83,6 +84,15 @@ def reason(error: Exception) -> str:
     if isinstance(error, IndexError):  # what it raises for a cluster none of whose nodes has a slot yet
         return "the cluster's slots are nobody's"
     return str(error) or "no answer in time"
+
+
+@contextmanager
+def translated(fault: Callable[[str], Exception], what: str) -> Iterator[None]:
+    """What redis-py raises, as a fault of ours that begins with `what`."""
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise fault(f"{what}: {reason(error)}") from error
 
 
 def no_retry() -> Retry:

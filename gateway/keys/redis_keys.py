@@ -10,20 +10,18 @@ a replica that had seen the lost one would then never read the other.
 """
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis, RedisCluster
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.keys.errors import KeyExists, KeyNotFound, KeyStoreUnavailable, KeyUnreadable, TooManyKeys
 from gateway.keys.key import Key
 from gateway.keys.ports import MAX_KEYS, KeyTable
-from history.redis_client import reason
+from history.redis_client import translated
 
 RECORDS = "friendo:{keys}:records"
 VERSION = "friendo:{keys}:version"
@@ -121,10 +119,5 @@ def _script(client: Redis | RedisCluster, name: str) -> AsyncScript:
     return client.register_script(Path(__file__).with_name(f"redis_keys.{name}.lua").read_text())
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What redis-py raises, in the words of this package."""
-    try:
-        yield
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise KeyStoreUnavailable(f"the key store did not answer: {reason(error)}") from error
+def _translated() -> AbstractContextManager[None]:
+    return translated(KeyStoreUnavailable, "the key store did not answer")

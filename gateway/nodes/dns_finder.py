@@ -22,10 +22,11 @@ log = structlog.get_logger()
 
 
 class DnsFinder:
-    """Looks one name up again and again."""
+    """Looks one name up."""
 
     def __init__(self, source: NodeSource) -> None:
         self._source = source
+        self.every_s = source.every_s
         self._missed: Counter[str] = Counter()
         """By address: in how many answers in a row it was not."""
         self._problem = ""
@@ -36,12 +37,6 @@ class DnsFinder:
         source = self._source
         specs = tuple(source.node(address, source.port) for address in sorted(self._missed))
         return Found(source.origin, specs)
-
-    async def run(self) -> None:
-        """Look it up until cancelled."""
-        while True:
-            await asyncio.sleep(self._source.every_s)
-            await self.look()
 
     async def look(self) -> None:
         """Look it up once."""

@@ -1,4 +1,4 @@
-"""Nodes by the EndpointSlices of a Kubernetes service, listed again and again with the pod's own account.
+"""Nodes by the EndpointSlices of a Kubernetes service, listed with the pod's own account.
 
 An API that does not answer, or not as it should, takes nothing away: nodes that are really gone are found out
 by their health.
@@ -36,16 +36,11 @@ class KubeFinder:
 
     def __init__(self, source: NodeSource, cluster: Cluster | None = None) -> None:
         self._source = source
+        self.every_s = source.every_s
         self._cluster = cluster or Cluster()
         self._problem = ""
         self.found = Found(source.origin)
         """Its nodes, as last listed."""
-
-    async def run(self) -> None:
-        """List it until cancelled."""
-        while True:
-            await asyncio.sleep(self._source.every_s)
-            await self.look()
 
     async def look(self) -> None:
         """List it once."""

@@ -31,15 +31,15 @@ log = structlog.get_logger()
 class Finder(Protocol):
     """A source of nodes that changes by itself."""
 
+    every_s: float
+    """How often it is to be asked."""
+
     @property
     def found(self) -> Found:
         """What it knows now."""
 
     async def look(self) -> None:
         """Ask once. Never raises for what the other side does."""
-
-    async def run(self) -> None:
-        """Ask again and again."""
 
 
 class Membership:
@@ -80,7 +80,7 @@ class Membership:
         """Follow every source until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for finder in self._finders:
-                tasks.create_task(finder.run())
+                tasks.create_task(keep_looking(finder))
             while True:
                 await asyncio.sleep(self._poll_every_s)
                 await self._refresh()
@@ -180,6 +180,13 @@ class Membership:
         else:
             self._drained[name] = drain
             self.roster.drain(name, within_s=drain.within_s)
+
+
+async def keep_looking(finder: Finder) -> None:
+    """Ask it again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(finder.every_s)
+        await finder.look()
 
 
 async def _answered(asked: Awaitable[T]) -> T:

@@ -24,8 +24,6 @@ class Poller:
         """The path asked last."""
         self.model = ""
         """What the node lists first of what it is to serve."""
-        self.restarts = 0
-        """How often its counters went back."""
         self._node = node
         self._asker = asker
         self._dialect = DIALECTS[node.spec.engine]
@@ -33,14 +31,19 @@ class Poller:
         self._loads = self._dialect.loads
         self._prompt_tokens: int | None = None
 
-    async def poll(self) -> None:
-        """Ask how it is and what it serves. Raises a `NodeFault` if it is not well."""
+    async def poll(self) -> bool:
+        """Ask how it is and what it serves; whether it has restarted: its counters went back.
+
+        Raises a `NodeFault` if it is not well.
+        """
         node = self._node
         await self._ask_health()
         if not node.is_healthy or not node.spec.models:
             self._learn_models(await self._ask("/v1/models"))
         metrics, now = await asyncio.gather(self._metrics(), self._load_now())
-        self._learn_load(read_load(metrics, self._dialect, node.spec.rank), now)
+        load = read_load(metrics, self._dialect, node.spec.rank)
+        self._learn_load(load, now)
+        return self._went_back(load.prompt_tokens)
 
     async def _ask_health(self) -> None:
         """On the path that answered last; versions of an engine know one or the other."""
@@ -99,7 +102,10 @@ class Poller:
         node, load = self._node, now or metrics
         node.waiting, node.kv_usage = load.waiting, load.kv_usage
         node.block_size = metrics.block_size or node.block_size
-        before, counted = self._prompt_tokens, metrics.prompt_tokens
-        if counted is not None:
-            self._prompt_tokens = counted
-            self.restarts += before is not None and counted < before
+
+    def _went_back(self, counted: int | None) -> bool:
+        before = self._prompt_tokens
+        if counted is None:
+            return False
+        self._prompt_tokens = counted
+        return before is not None and counted < before

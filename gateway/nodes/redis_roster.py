@@ -8,19 +8,17 @@ The version is drawn, not counted, as with keys: a failover may lose a change an
 """
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.nodes.errors import NodeExists, NodeNotFound, RosterStoreUnavailable, TooManyNodes
 from gateway.nodes.ports import MAX_NODES, Drain, RosterTable
 from gateway.routing.node import NodeSpec
-from history.redis_client import reason
+from history.redis_client import translated
 
 T = TypeVar("T")
 
@@ -122,10 +120,5 @@ def _decoded(record: bytes, kind: type[T]) -> T | None:
         return None  # the table lists it as unreadable
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What redis-py raises, in the words of this package."""
-    try:
-        yield
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise RosterStoreUnavailable(f"the store of nodes did not answer: {reason(error)}") from error
+def _translated() -> AbstractContextManager[None]:
+    return translated(RosterStoreUnavailable, "the store of nodes did not answer")

@@ -51,7 +51,6 @@ class NodeWatch:
         self._clock = clock
         self._feeding: asyncio.Task[None] | None = None
         self._until_meeting = 0
-        self._restarts = 0
         self._told: set[str] = set()
 
     @property
@@ -66,9 +65,7 @@ class NodeWatch:
 
     async def look(self) -> None:
         """Ask the node how it is. Raises a `NodeFault` if it is not well."""
-        await self._poller.poll()
-        if self._poller.restarts != self._restarts:
-            self._restarts = self._poller.restarts
+        if await self._poller.poll():
             self.has_restarted()
 
     async def know(self, *, is_new: bool) -> None:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.nodes.discovery import NodeSource
 from gateway.nodes.kube_finder import Cluster, KubeFinder
+from gateway.nodes.membership import keep_looking
 from tests.tls_relay import make_certificates
 
 PATH = (
@@ -101,7 +102,7 @@ async def followed(one: KubeFinder) -> AsyncIterator[None]:
     """The finder at work."""
     await one.look()
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(one.run())
+        running = tasks.create_task(keep_looking(one))
         yield
         running.cancel()
 
