@@ -155,7 +155,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     telemetry, rules = Telemetry(), settings.history.rules
     router = Router(edges.roster.by_id, Ledger(), settings.routing)
     room = WaitingRoom(router, settings.routing, telemetry)
-    edges.roster.on_probed = room.look
+    edges.roster.on_probed, edges.roster.on_removed = room.look, telemetry.removed
     telemetry.queue_length = room.__len__
     dispatcher = Dispatcher(edges.roster, router, room, telemetry, time.time, settings.relay)
     dialogues = Dialogues(

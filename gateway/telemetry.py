@@ -18,6 +18,8 @@ Phase = Literal["first", "warm", "cut", "stateless"]
 """Where a turn stands: a dialogue's first, between two cuts, the first after a cut, or outside of any."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+REMOVED = "removed"
+"""What stands for all nodes that are gone."""
 MINUTES = 24 * 60
 """How far back the time series goes."""
 
@@ -130,6 +132,12 @@ class Telemetry(Collector):
         if not self.minutes or self.minutes[-1][0] != minute:
             self.minutes.append((minute, CacheTally()))
         self.minutes[-1][1].add(score)
+
+    def removed(self, node: str) -> None:
+        """A node is gone: its tokens stay in the sums, under one name for all, or pods fill the memory."""
+        for key in [one for one in self.cache if one.node == node]:
+            self.cache[msgspec.structs.replace(key, node=REMOVED)].merge(self.cache.pop(key))
+        self.first_byte.pop(node, None)
 
     def collect(self) -> Iterator[Metric]:
         """For Prometheus."""
