@@ -34,6 +34,7 @@ from gateway.nodes.memory_roster import MemoryRoster
 from gateway.nodes.redis_roster import RedisRoster
 from gateway.nodes.roster import Roster
 from gateway.routing.ledger import Ledger
+from gateway.routing.node import Node
 from gateway.routing.router import Router
 from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
@@ -154,8 +155,8 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     """The use case, with all that it calls."""
     telemetry, rules = Telemetry(), settings.history.rules
     router = Router(edges.roster.by_id, Ledger(), settings.routing)
-    room = WaitingRoom(router, settings.routing, telemetry)
-    edges.roster.on_probed, edges.roster.on_removed = room.look, telemetry.removed
+    room = WaitingRoom(router, settings.routing, telemetry, time.time)
+    edges.roster.on_probed, edges.roster.on_removed = _probed(router, room), telemetry.removed
     telemetry.queue_length = room.__len__
     dispatcher = Dispatcher(edges.roster, router, room, telemetry, time.time, settings.relay)
     dialogues = Dialogues(
@@ -186,6 +187,16 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         clock=time.time,
         replica=secrets.token_hex(8),
     )
+
+
+def _probed(router: Router, room: WaitingRoom) -> Callable[[Node], None]:
+    """What becomes of a node's news: its price changes, and it may have room."""
+
+    def told(node: Node) -> None:
+        router.polled(node, time.time())
+        room.look(node)
+
+    return told
 
 
 def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversations:

@@ -17,9 +17,8 @@ from gateway.nodes import completion
 from gateway.nodes.completion import Completion
 from gateway.ports import Headers, Pausable
 from gateway.request import ChatRequest
-from gateway.routing.choice import Decision
-from gateway.routing.router import Router
-from gateway.scoring import Prefix, prefix_of_prompt, score
+from gateway.routing.router import Decision, Router
+from gateway.scoring import Prefix, outcome, prefix_of_prompt, score
 from gateway.telemetry import Telemetry
 from history.conversation import Binding, Conversation, ConversationKey
 from history.prompt import Prompt
@@ -66,6 +65,7 @@ class Background:
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
         served = await self.dispatcher.serve(self._job(order, request, prefix, now), Nowhere())
         said = completion.from_json(served.body)
+        self.router.learn(served.decision, outcome(said.usage, served.first_s))
         block = self.router.block_size(served.decision.node)
         _, scored = score(request.model, prefix, served.decision, said.usage, block)
         self.telemetry.background[order.purpose].add(scored)
@@ -83,10 +83,7 @@ class Background:
         return Job(
             request=request,
             messages=order.prompt.json(),
-            key=prefix.key,
-            held=prefix.held,
-            prompt_tokens=prefix.prompt_tokens,
-            bound_to=prefix.bound_to,
+            prefix=prefix,
             is_remembered=False,
             received_at=now,
             request_id=name,

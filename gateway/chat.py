@@ -24,9 +24,8 @@ from gateway.nodes import completion
 from gateway.nodes.completion import Completion, Usage
 from gateway.ports import Authenticator, Headers, Reply
 from gateway.request import ChatRequest, read_bare_request, read_request
-from gateway.routing.choice import Decision
-from gateway.routing.router import Router
-from gateway.scoring import Prefix, prefix_of_dialogue, prefix_of_request, resident, score
+from gateway.routing.router import Decision, Router
+from gateway.scoring import Prefix, outcome, prefix_of_dialogue, prefix_of_request, resident, score
 from gateway.settings import History
 from gateway.telemetry import Telemetry
 from gateway.upkeep import Upkeep
@@ -117,7 +116,7 @@ class Chat:
             _send_body(job, served, reply)
             usage = served.usage
         self._note(request, prefix, served, usage, call.received_at)
-        self.router.note(served.decision, prefix.placements(usage), self.clock())
+        self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock())
 
     async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
         key = ConversationKey(tenant=caller.tenant, id=request.conversation or "")
@@ -162,9 +161,7 @@ class Chat:
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock()
-        # A turn that was only spilled leaves the conversation where the rest of its prefix is.
-        moves = served.decision.route != "spill" and tokens > 0
-        binding = Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now) if moves else None
+        binding = Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now) if tokens else None
         ended = await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
         if served.sink is not None:
             served.sink.let_go()
@@ -172,7 +169,9 @@ class Chat:
         else:
             _send_body(job, served, reply)
         self._note(job.request, prefix, served, said.usage, job.received_at)
-        self.router.note(served.decision, [(link, tokens), *prefix.placements(said.usage)], now)
+        self.router.note(
+            served.decision, [(link, tokens), *prefix.placements(served.decision, said.usage)], now
+        )
         self._count_turn(turn)
         self.upkeep.after(ended, job.request)
 
@@ -239,10 +238,7 @@ class Chat:
         return Job(
             request=request,
             messages=request.messages,
-            key=prefix.key,
-            held=prefix.held,
-            prompt_tokens=prefix.prompt_tokens,
-            bound_to=prefix.bound_to,
+            prefix=prefix,
             is_remembered=request.conversation is not None and not request.forgets,
             received_at=call.received_at,
             request_id=call.request_id,
@@ -285,9 +281,7 @@ class Chat:
         self, request: ChatRequest, prefix: Prefix, served: Served, usage: Usage, asked_at: float
     ) -> None:
         decision = served.decision
-        if usage.cached is not None:
-            uncached = usage.prompt_tokens - usage.cached
-            self.router.measured(decision, uncached=uncached, seconds=served.first_s)
+        self.router.learn(decision, outcome(usage, served.first_s))
         block = self.router.block_size(decision.node)
         key, scored = score(request.model, prefix, decision, usage, block)
         is_at_home = prefix.bound_at > 0 and prefix.bound_to == decision.node

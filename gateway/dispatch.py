@@ -21,10 +21,10 @@ from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
 from gateway.ports import Headers, Reply
 from gateway.request import ChatRequest, node_body
-from gateway.routing.choice import Ask, Decision
+from gateway.routing.choice import Ask
 from gateway.routing.node import Node
-from gateway.routing.prefix import expected_tokens
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Router
+from gateway.scoring import Prefix
 from gateway.telemetry import Telemetry
 from gateway.waiting_room import WaitingRoom
 
@@ -40,13 +40,7 @@ class Job(msgspec.Struct):
 
     request: ChatRequest
     messages: bytes
-    key: bytes
-    """What rendezvous goes by."""
-    held: dict[str, int]
-    """Per node, the tokens of this prompt's prefix that it should still hold."""
-    prompt_tokens: int
-    """Estimated."""
-    bound_to: str | None
+    prefix: Prefix
     is_remembered: bool
     received_at: float
     request_id: str
@@ -127,25 +121,24 @@ class Dispatcher:
                 return await self._attempt(job, decision, reply, pings)
             except NodeFault:
                 has_begun = job.sink is not None and job.sink.has_begun
-                if has_begun or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(decision, failed):
+                if has_begun or len(failed) + 1 == _MAX_ATTEMPTS or self._is_alone(job, decision, failed):
                     raise
                 job.waited_s += self._clock() - sent_at
                 failed.append(decision.node)
                 self._telemetry.events["failover"] += 1
 
     def _ask(self, job: Job, failed: list[str]) -> Ask:
-        expected = {
-            node: expected_tokens(held, job.prompt_tokens, self._router.node(node).block_size)
-            for node, held in job.held.items()
-            if self._router.has(node)
-        }
+        prefix = job.prefix
         return Ask(
             model=job.request.model,
-            key=job.key,
-            prompt_tokens=job.prompt_tokens,
-            expected=expected,
-            bound_to=job.bound_to,
+            key=prefix.key,
+            prompt_tokens=prefix.prompt_tokens,
+            held=prefix.held,
+            bound_to=prefix.bound_to,
             excluded=failed,
+            shared=prefix.head[1],
+            places=prefix.places,
+            tells=job.request.stream,
         )
 
     async def _attempt(self, job: Job, decision: Decision, reply: Reply, pings: Pings) -> Served:
@@ -157,10 +150,11 @@ class Dispatcher:
             nonlocal first_s
             first_s = self._clock() - sent_at
             pings.stop()
-            self._router.answered(decision)
+            self._router.answered(decision, self._clock())
             self._began(node, first_s)
 
         exchange: Exchange | None = None
+        is_served = False
         try:
             body = node_body(job.request, job.messages, model=job.request.model)
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
@@ -176,6 +170,7 @@ class Dispatcher:
             else:
                 served = await _whole(decision, exchange)
             self._roster.answered(node)
+            is_served = True
             return msgspec.structs.replace(served, first_s=first_s or 0.0)
         except NodeFault as fault:
             self._blame(job, node, fault, since)
@@ -184,7 +179,7 @@ class Dispatcher:
             reply.attach(None)
             if exchange is not None:
                 exchange.abort()
-            self._router.release(decision, was_answered=first_s is not None)
+            self._router.release(decision, self._clock(), was_computed=is_served or first_s is not None)
             self._room.freed(node.id)
 
     def _began(self, node: Node, first_s: float) -> None:
@@ -201,10 +196,9 @@ class Dispatcher:
         if not isinstance(fault, NodeBusy):
             self._roster.broke(node, str(fault), since=since)
 
-    def _is_alone(self, decision: Decision, failed: list[str]) -> bool:
+    def _is_alone(self, job: Job, decision: Decision, failed: list[str]) -> bool:
         """Whether no other node could take over, now or later: then its own error says more than ours."""
-        able = {one.node for one in decision.candidates if one.unfit in (None, "full")}
-        return able <= {decision.node, *failed}
+        return self._router.could_go(self._ask(job, failed)) <= {decision.node}
 
 
 class _Budget:

@@ -8,9 +8,9 @@ import xxhash
 from gateway.nodes.completion import Usage
 from gateway.request import ChatRequest
 from gateway.routing import prefix as chains
-from gateway.routing.choice import Decision
+from gateway.routing.holdings import LONG_HEAD, Held, Placed, Sought
 from gateway.routing.prefix import PrefixChain, expected_tokens
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Outcome, Router
 from gateway.telemetry import CacheKey, Phase, Score
 from history.conversation import Conversation, ConversationKey
 from history.message import Message
@@ -29,34 +29,59 @@ class Prefix(msgspec.Struct, frozen=True):
     key: bytes
     """What rendezvous goes by."""
     prompt_tokens: int
-    held: dict[str, int]
-    """Per node, tokens of the prefix it should still have."""
+    held: dict[str, Held]
+    """Per node, what it should still have of it."""
     bound_to: str | None
     bound_at: float
     """When the binding's node got what it holds of this prompt; 0 where it holds nothing of it."""
     reusable: int
     """What the last answer's node had of it, whoever answers now."""
     phase: Phase
+    head: tuple[bytes, int] = (b"", 0)
+    """The link of its first message, which other prompts may share, and the tokens of that."""
 
-    def placements(self, usage: Usage) -> list[tuple[bytes, int]]:
-        """The prompt's own end, with the tokens that the engine counted."""
-        return [(self.chain.links[-1], usage.prompt_tokens)] if self.chain.links else []
+    @property
+    def places(self) -> list[tuple[bytes, int]]:
+        """What a node will have that gets it."""
+        return self._with_head(self.head[1], self.prompt_tokens)
+
+    def placements(self, decision: Decision, usage: Usage) -> list[tuple[bytes, int]]:
+        """What the node has that answered it, with the tokens that the engine counted."""
+        if not usage.prompt_tokens:
+            return []
+        held, head = decision.held, self.head[1]
+        if held is not None and held.is_head and usage.cached:
+            # It had the beginning and no more, so that is how long it is: whole blocks before a last token.
+            head = usage.cached + 1
+        elif self.prompt_tokens:
+            head = round(head * usage.prompt_tokens / self.prompt_tokens)
+        return self._with_head(head, usage.prompt_tokens)
+
+    def _with_head(self, head: int, tokens: int) -> list[tuple[bytes, int]]:
+        links = self.chain.links
+        own = [(links[-1], tokens)] if links else []
+        return [*own, (self.head[0], head)] if len(links) > 1 and head >= LONG_HEAD else own
 
 
 def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:
     """A stateless prompt: known from its own messages, byte for byte as they were sent."""
     messages = _raw_messages(request.messages)
     chain = chains.chain(_root(request), messages)
-    held = router.held(chain.links, now)
+    known, tokens = _longest_known(chain, router)
+    tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
+    head, key = _head(chain, messages, tokens), b"".join(chain.links[:2][-1:])
+    sought = Sought(links=chain.links, head=head, key=key, settled=_settled(messages, tokens))
+    held = router.held(sought, request.model, now)
     return Prefix(
         chain=chain,
-        key=b"".join(chain.links[:2][-1:]),
-        prompt_tokens=len(request.messages) // _BYTES_PER_TOKEN,
+        key=key,
+        prompt_tokens=tokens,
         held=held,
         bound_to=None,
         bound_at=0.0,
-        reusable=max(held.values(), default=0),
+        reusable=max((one.expected for one in held.values()), default=0),
         phase="stateless",
+        head=head,
     )
 
 
@@ -82,22 +107,22 @@ def prefix_of_prompt(
     if binding is not None and binding.prefix in chain.links:
         known = chain.links.index(binding.prefix) + 1
         reusable = binding.tokens
-    kept = router.kept(binding.node, binding.tokens, binding.at, now) if binding is not None and known else 0
-    if binding is not None and kept:
-        # Its own node has the most of it; where else a recent part lies, the newest links tell.
-        held = router.held(chain.links[-_RECENT:], now) | {binding.node: kept}
-    else:
-        held = router.held(chain.links, now)
-    new_bytes = sum(len(part) for part in parts[known:])
+    tokens = reusable + sum(len(part) for part in parts[known:]) // _BYTES_PER_TOKEN
+    head, home = _head(chain, parts, tokens), None
+    if binding is not None and known:
+        home = Placed(node=binding.node, tokens=binding.tokens, at=binding.at)
+    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now)
+    kept = held.get(binding.node) if binding is not None and known else None
     return Prefix(
         chain=chain,
         key=xxhash.xxh3_128_digest(f"{conversation_key.tenant}\0{conversation_key.id}".encode()),
-        prompt_tokens=reusable + new_bytes // _BYTES_PER_TOKEN,
+        prompt_tokens=tokens,
         held=held,
         bound_to=binding.node if binding is not None else None,
-        bound_at=binding.at if binding is not None and kept else 0.0,
+        bound_at=binding.at if binding is not None and kept is not None and kept.expected else 0.0,
         reusable=reusable,
         phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
+        head=head,
     )
 
 
@@ -123,15 +148,49 @@ def score(
     model: str, prefix: Prefix, decision: Decision, usage: Usage, block_size: int
 ) -> tuple[CacheKey, Score]:
     """Expected against actual, with the prompt's length as the engine counted it."""
-    held = prefix.held.get(decision.node, 0)
+    held = prefix.held.get(decision.node)
+    expected = held.expected if held is not None else 0
     key = CacheKey(model=model, node=decision.node, route=decision.route, phase=prefix.phase)
     return key, Score(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
-        expected_tokens=expected_tokens(held, usage.prompt_tokens, block_size),
+        expected_tokens=expected_tokens(expected, usage.prompt_tokens, block_size),
         reusable_tokens=expected_tokens(prefix.reusable, usage.prompt_tokens, block_size),
         cached_tokens=usage.cached,
     )
+
+
+def outcome(usage: Usage, first_s: float) -> Outcome:
+    """What the engine counted, for the router to learn from."""
+    return Outcome(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached,
+        first_s=first_s,
+    )
+
+
+def _head(chain: PrefixChain, messages: Sequence[bytes], tokens: int) -> tuple[bytes, int]:
+    """The first message's link and its share of the prompt's tokens."""
+    if not messages:
+        return b"", 0
+    return chain.links[0], round(tokens * len(messages[0]) / max(1, sum(map(len, messages))))
+
+
+def _longest_known(chain: PrefixChain, router: Router) -> tuple[int, int]:
+    """How many of a prompt's messages make the longest prefix that was ever counted, and its tokens."""
+    for at in range(len(chain.links), 0, -1):
+        if tokens := router.known_tokens(chain.links[at - 1]):
+            return at, tokens
+    return 0, 0
+
+
+def _settled(messages: Sequence[bytes], tokens: int) -> int:
+    """The tokens before the newest message, if an answer is among them: some node has computed these."""
+    if not any(b'"assistant"' in message for message in messages[-_RECENT:-1]):
+        return 0
+    size = sum(map(len, messages))
+    return round(tokens * (size - len(messages[-1])) / size)
 
 
 def _root(request: ChatRequest) -> bytes:

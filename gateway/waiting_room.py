@@ -5,12 +5,13 @@ polls, and no two are woken for one slot. A request that leaves meanwhile gives 
 """
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.errors import CannotServe, NodesDown, NodesFull, UnknownModel
 from gateway.routing.admission import AdmissionQueue, Waiter
-from gateway.routing.choice import Ask, Decision, NoNode, RoutingRules
+from gateway.routing.choice import Ask, NoNode, RoutingRules
 from gateway.routing.node import Node
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Router
 from gateway.telemetry import Telemetry
 
 _AWAY_MS = 2000
@@ -20,10 +21,13 @@ _AWAY_MS = 2000
 class WaitingRoom:
     """Requests without a node, under one set of rules."""
 
-    def __init__(self, router: Router, rules: RoutingRules, telemetry: Telemetry) -> None:
+    def __init__(
+        self, router: Router, rules: RoutingRules, telemetry: Telemetry, clock: Callable[[], float]
+    ) -> None:
         self._router = router
         self._rules = rules
         self._telemetry = telemetry
+        self._clock = clock
         self._line = AdmissionQueue(limit=rules.queue_limit, wait_s=rules.queue_wait_s)
         self._slots: dict[Waiter, asyncio.Future[Decision]] = {}
 
@@ -36,7 +40,7 @@ class WaitingRoom:
         Raises `UnknownModel`, `NodesDown`, or `NodesFull` if there is no place to wait or the wait too long.
         """
         if not self._line or not self._line.holds_up(ask, is_background=is_background, now=_now()):
-            decision = self._router.route(ask)
+            decision = self._router.route(ask, self._clock())
             if isinstance(decision, Decision):
                 return decision
             if decision.reason != "all_full":
@@ -66,7 +70,7 @@ class WaitingRoom:
                 # It was told to leave and has not come to do so.
                 self._line.remove(waiter)
                 continue
-            decision = self._router.route(waiter.ask)
+            decision = self._router.route(waiter.ask, self._clock())
             if not isinstance(decision, Decision):
                 return
             self._line.admitted(waiter, now=_now())
@@ -103,7 +107,7 @@ class WaitingRoom:
             return
         self._line.remove(waiter)
         self._telemetry.events["queue_timeout"] += 1
-        decision = self._router.route(waiter.ask)
+        decision = self._router.route(waiter.ask, self._clock())
         if isinstance(decision, Decision):
             slot.set_result(decision)
         elif decision.reason == "all_full":
@@ -113,7 +117,7 @@ class WaitingRoom:
             slot.set_exception(_none(decision, waiter.ask.model))
 
     def _pass_on(self, decision: Decision) -> None:
-        self._router.release(decision, was_answered=False)
+        self._router.release(decision, self._clock(), was_computed=False)
         self.freed(decision.node)
 
     def _full(self, ask: Ask, why: str) -> NodesFull:

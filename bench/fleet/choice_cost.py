@@ -8,12 +8,14 @@ from functools import partial
 
 import msgspec
 
-from gateway.routing.choice import Ask, RoutingRules, choose
-from gateway.routing.ledger import Ledger, Placement
+from gateway.routing.choice import Ask, RoutingRules
+from gateway.routing.holdings import Placed, Sought
+from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node, NodeSpec
 from gateway.routing.prefix import chain, root
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Router
 
+_NOW = 1e9
 _MESSAGE = b'{"role":"user","content":"' + b"a" * 560 + b'"}'
 
 
@@ -45,16 +47,18 @@ class LedgerCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choices(sizes: tuple[int, ...] = (8, 16, 100, 1000), *, rounds: int = 7) -> list[ChoiceCost]:
-    """`choose` alone, for a bound conversation and for one that is not."""
+    """All that routing does for a request: what who holds, the choice, its slot and its end.
+
+    A bound conversation, and a new one whose persona lies on every node; every node has something under way.
+    """
     found = []
     for size in sizes:
-        nodes = tuple(_node(index) for index in range(size))
-        asks = [
-            Ask(model="m", key=b"k" * 16, prompt_tokens=5000, expected={"node-3": 4900}, bound_to="node-3"),
-            Ask(model="m", key=b"k" * 16, prompt_tokens=5000, expected={}),
-        ]
-        bound, spread = (_choosing(ask, nodes, rounds) for ask in asks)
-        found.append(ChoiceCost(nodes=size, bound_us=bound, spread_us=spread))
+        router = _fleet(size)
+        home = Placed(node="node-3", tokens=4900, at=_NOW)
+        bound = Sought(links=(b"persona", b"turn"), head=(b"persona", 1000), home=home)
+        new = Sought(links=(b"persona", b"new"), head=(b"persona", 1000))
+        costs = [_routing(router, sought, size, rounds) for sought in (bound, new)]
+        found.append(ChoiceCost(nodes=size, bound_us=costs[0], spread_us=costs[1]))
     return found
 
 
@@ -66,12 +70,12 @@ def dialogues(sizes: tuple[int, ...] = (2, 20, 80, 800), *, rounds: int = 7) -> 
     for size in sizes:
         messages = [_MESSAGE] * size
         links = chain(start, messages).links
-        ledger.note(links[0], Placement(node="node-1", tokens=100, at=0.0))
+        ledger.note(links[0], "node-1", 100, 0.0)
         found.append(
             DialogueCost(
                 messages=size,
                 chain_us=_us(partial(chain, start, messages), 100, rounds),
-                held_us=_us(partial(router.held, links, 0.0), 100, rounds),
+                held_us=_us(partial(router.held, Sought(links=links), "m", 0.0), 100, rounds),
             )
         )
     return found
@@ -84,8 +88,7 @@ def soak(placements: int = 1_000_000) -> LedgerCost:
     ledger = Ledger()
     began = time.perf_counter()
     for number in range(placements):
-        placement = Placement(node=f"node-{number % 16}", tokens=number, at=float(number))
-        ledger.note(number.to_bytes(16, "big"), placement)
+        ledger.note(number.to_bytes(16, "big"), f"node-{number % 16}", number, float(number))
     noted = time.perf_counter()
     entries, grown = len(ledger), _resident() - before
     return LedgerCost(
@@ -96,9 +99,38 @@ def soak(placements: int = 1_000_000) -> LedgerCost:
     )
 
 
-def _choosing(ask: Ask, nodes: tuple[Node, ...], rounds: int) -> float:
-    rules = RoutingRules()
-    return _us(lambda: choose(ask, nodes, rules), max(20, 4000 // len(nodes)), rounds)
+def _fleet(size: int) -> Router:
+    ledger, nodes = Ledger(), {f"node-{index}": _node(index) for index in range(size)}
+    router = Router(nodes, ledger, RoutingRules())
+    for name in nodes:
+        ledger.note(b"persona", name, 1000, _NOW)
+    for number in range(2 * size):
+        key = number.to_bytes(8, "big")
+        router.route(Ask(model="m", key=key, prompt_tokens=5000), _NOW)
+    return router
+
+
+def _routing(router: Router, sought: Sought, size: int, rounds: int) -> float:
+    bound_to = sought.home.node if sought.home else None
+    places = [(sought.links[-1], 5000), sought.head]
+
+    def one() -> None:
+        held = router.held(sought, "m", _NOW)
+        ask = Ask(
+            model="m",
+            key=b"k" * 16,
+            prompt_tokens=5000,
+            held=held,
+            bound_to=bound_to,
+            shared=1000,
+            places=places,
+        )
+        decision = router.route(ask, _NOW)
+        assert isinstance(decision, Decision)
+        router.answered(decision, _NOW)
+        router.release(decision, _NOW, was_computed=True)
+
+    return _us(one, max(20, 4000 // size), rounds)
 
 
 def _us(call: Callable[[], object], times: int, rounds: int) -> float:
@@ -117,7 +149,6 @@ def _node(index: int) -> Node:
         id=f"node-{index}",
         is_healthy=True,
         models=frozenset({"m"}),
-        running=index % 5,
         waiting=1,
         kv_usage=0.4,
     )

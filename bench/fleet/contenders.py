@@ -7,15 +7,12 @@ from bench.fleet.hashing import bounded_hash, consistent_hash, prefix_hash, stic
 from bench.fleet.oracle import oracle
 from bench.fleet.ours import ours
 from bench.fleet.policy import Make, Policy, Sight
-from bench.fleet.proposal import Pricing, proposed
 from bench.fleet.radix import cache_aware, fleet_switch
 from bench.fleet.scorers import approximate, precise
 from bench.fleet.spreading import least_load, round_robin
 from gateway.routing.choice import RoutingRules
 
 FRIENDO = "friendo"
-PROPOSED = "friendo proposed"
-PROPOSED_EVENTS = "friendo proposed, KV events"
 ORACLE = "oracle"
 
 
@@ -41,7 +38,5 @@ RIVALS = tuple(_RIVALS)
 CONTENDERS: dict[str, Make] = {
     **{name: partial(_each, one) for name, one in _RIVALS.items()},
     FRIENDO: partial(ours, RoutingRules()),
-    PROPOSED: partial(proposed, Pricing()),
-    PROPOSED_EVENTS: partial(proposed, Pricing(horizon="events")),
     ORACLE: partial(_each, oracle),
 }

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.fleet.policy import Policy, Sight
-from bench.fleet.prompt import Request
-from gateway.routing.choice import Ask, Decision, RoutingRules
+from bench.fleet.prompt import Prompt, Request
+from gateway.routing.choice import Ask, RoutingRules
+from gateway.routing.holdings import LONG_HEAD, Placed, Sought
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node, NodeSpec
-from gateway.routing.prefix import expected_tokens
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Outcome, Router
 
 _MODEL = "m"
-_RECENT = 6
 
 
 class Bound(msgspec.Struct, frozen=True, gc=False):
@@ -42,40 +41,43 @@ class Ours:
         self.nodes = [_node(index, sight) for index in range(len(sight.nodes))]
         self._index = {node.id: index for index, node in enumerate(self.nodes)}
         self._polls = [-1] * len(self.nodes)
+        self._restarted: set[int] = set()
         self.ledger = Ledger()
         self.router = Router({node.id: node for node in self.nodes}, self.ledger, rules)
 
     def choose(self, request: Request, now: float) -> int:
         """The product's decision."""
         self._refresh(now)
-        decision = self.router.route(self._ask(request, now))
+        decision = self.router.route(self._ask(request, now), now)
         if not isinstance(decision, Decision):
             raise TypeError(f"no node: {decision.reason}")
         request.memo = decision
         return self._index[decision.node]
 
-    def answered(self, request: Request, _: float) -> None:
+    def answered(self, request: Request, now: float) -> None:
         """Its prompt is computed."""
-        decision = _decided(request)
-        self.router.answered(decision)
-        self.router.measured(
-            decision, uncached=request.uncached(), seconds=request.first_at - request.arrived_at
-        )
+        self.router.answered(_decided(request), now)
 
     def ended(self, request: Request, now: float) -> None:
         """Give its slot back; note what lies where, and bind the conversation."""
         decision = _decided(request)
-        self.router.release(decision, was_answered=request.first_at >= 0)
+        self.router.release(decision, now, was_computed=request.first_at >= 0)
         if request.ended_at < 0 or request.is_broken:
             return
         prompt = request.prompt
-        placed = [(prompt.links[-1], prompt.tokens)]
+        outcome = Outcome(
+            prompt_tokens=prompt.tokens,
+            completion_tokens=request.output_tokens,
+            cached_tokens=request.cached_tokens,
+            first_s=request.first_at - request.arrived_at,
+        )
+        self.router.learn(decision, outcome)
+        placed = _places(prompt)
         if prompt.answered:
             tokens = prompt.tokens + request.output_tokens
             placed.insert(0, (prompt.answered, tokens))
-            if decision.route != "spill":
-                bound = Bound(node=decision.node, prefix=prompt.answered, tokens=tokens, at=now)
-                self._bindings[request.conversation] = bound
+            bound = Bound(node=decision.node, prefix=prompt.answered, tokens=tokens, at=now)
+            self._bindings[request.conversation] = bound
         elif request.kind == "background" and request.output_tokens == 1:
             self._bindings[request.conversation] = Bound(
                 node=decision.node, prefix=prompt.links[-1], tokens=prompt.tokens, at=now
@@ -87,37 +89,46 @@ class Ours:
         self.nodes[node].is_healthy = False
 
     def back(self, node: int) -> None:
-        """A node is there again; nothing tells the gateway that its cache is empty."""
+        """A node is there again; its counters tell the next poll that it was restarted."""
         self.nodes[node].is_healthy = True
+        self._restarted.add(node)
 
     def _refresh(self, now: float) -> None:
+        while self._restarted:
+            self.nodes[self._restarted.pop()].retention.emptied(now)
         for index, node in enumerate(self.nodes):
             seen = self._sight.seen(index, now)
             if seen.poll != self._polls[index]:
                 self._polls[index] = seen.poll
-                node.waiting, node.kv_usage = seen.waiting, seen.kv_usage
+                node.waiting, node.working, node.kv_usage = seen.waiting, seen.running, seen.kv_usage
+                self.router.polled(node, now)
 
     def _ask(self, request: Request, now: float) -> Ask:
-        links, prompt = request.prompt.links, request.prompt
-        bound = self._bindings.get(request.conversation) if request.conversation >= 0 else None
-        is_known = bound is not None and bound.prefix in links
-        kept = self.router.kept(bound.node, bound.tokens, bound.at, now) if bound and is_known else 0
-        if bound is not None and kept:
-            held = self.router.held(links[-_RECENT:], now) | {bound.node: kept}
-        else:
-            held = self.router.held(links, now)
-        key = b"%d" % request.conversation if request.conversation >= 0 else b"".join(links[:2][-1:])
+        prompt, bound, head = request.prompt, None, (b"", 0)
+        key, home, settled = b"".join(prompt.links[:2][-1:]), None, prompt.before
+        if request.conversation >= 0:
+            bound, key, settled = self._bindings.get(request.conversation), b"%d" % request.conversation, 0
+            if bound is not None and bound.prefix in prompt.links:
+                home = Placed(node=bound.node, tokens=bound.tokens, at=bound.at)
+        if prompt.heads:
+            head = prompt.heads[0]
+        presumes = key if request.conversation < 0 else b""
+        sought = Sought(links=prompt.links, head=head, home=home, settled=settled, key=presumes)
         return Ask(
             model=_MODEL,
             key=key,
             prompt_tokens=prompt.tokens,
-            expected={
-                node: expected_tokens(tokens, prompt.tokens, self.router.node(node).block_size)
-                for node, tokens in held.items()
-            },
+            held=self.router.held(sought, _MODEL, now),
             bound_to=bound.node if bound is not None else None,
             excluded=[self.nodes[index].id for index in request.excluded],
+            shared=head[1],
+            places=_places(prompt),
         )
+
+
+def _places(prompt: Prompt) -> list[tuple[bytes, int]]:
+    heads = [head for head in prompt.heads if head[1] >= LONG_HEAD]
+    return [(prompt.links[-1], prompt.tokens), *heads]
 
 
 def ours(rules: RoutingRules, sight: Sight, replicas: int) -> Sequence[Policy]:

@@ -52,7 +52,7 @@ def read_drain(body: bytes) -> DrainOrder:
 
 def node_object(node: Node, watch: NodeWatch, member: Member | None, *, now: float) -> dict[str, Any]:
     """Everything that is known of a node. `member` is None for one that is on its way out."""
-    facts = node.facts
+    facts, rate = node.facts, node.lane.rate
     return {
         "id": node.id,
         "object": "node",
@@ -70,7 +70,7 @@ def node_object(node: Node, watch: NodeWatch, member: Member | None, *, now: flo
         "models": sorted(node.models),
         "weight": node.spec.weight,
         "running": node.running,
-        "pending_tokens": node.pending_tokens,
+        "pending_tokens": node.lane.pending,
         "waiting": node.waiting,
         "kv_usage": node.kv_usage,
         "kv_tokens": facts.kv_tokens,
@@ -80,7 +80,7 @@ def node_object(node: Node, watch: NodeWatch, member: Member | None, *, now: flo
         "reports_cached_tokens": facts.reports_cached,
         "takes_priority": facts.takes_priority,
         "template": msgspec.to_builtins(facts.template),
-        "prefill_tokens_per_second": round(node.prefill_rate, 1),
+        "prefill_tokens_per_second": round(rate.seen, 1) if rate.samples else None,
         "kv_events": _events(node.retention, watch, now),
         "notes": list(node.notes),
     }

@@ -21,6 +21,8 @@ class Dialect(msgspec.Struct, frozen=True):
     health: tuple[str, ...]
     """A path that is answered when it is well, and the one of older versions."""
     waiting: tuple[str, ...]
+    working: tuple[str, ...]
+    """Requests that are being computed."""
     kv_usage: tuple[str, ...]
     prompt_tokens: tuple[str, ...]
     """Counters that only a restart sets back."""
@@ -41,6 +43,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
     "vllm": Dialect(
         health=("/health",),
         waiting=("vllm:num_requests_waiting",),
+        working=("vllm:num_requests_running",),
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         prompt_tokens=("vllm:prompt_tokens_total",),
         config="vllm:cache_config_info",
@@ -51,6 +54,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
     "sglang": Dialect(
         health=("/ready", "/get_model_info"),
         waiting=("sglang:num_queue_reqs", "sglang_num_queue_reqs"),
+        working=("sglang:num_running_reqs", "sglang_num_running_reqs"),
         kv_usage=("sglang:token_usage", "sglang_token_usage"),
         prompt_tokens=("sglang:prompt_tokens_total", "sglang_prompt_tokens_total"),
         block_size=("sglang:page_size", "sglang_page_size"),
@@ -63,6 +67,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
     "openai": Dialect(
         health=("/v1/models",),
         waiting=("llamacpp:requests_deferred",),
+        working=("llamacpp:requests_processing",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),
         prompt_tokens=("llamacpp:prompt_tokens_total",),
         cached_tokens_flag="an engine that reports usage.prompt_tokens_details.cached_tokens",

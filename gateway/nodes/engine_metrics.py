@@ -22,6 +22,7 @@ class Load(msgspec.Struct, frozen=True):
     """A node's load; None where it says nothing. Ranks: queues add up, the fullest cache counts."""
 
     waiting: int | None = None
+    working: int | None = None
     kv_usage: float | None = None
     block_size: int | None = None
     prompt_tokens: int | None = None
@@ -31,6 +32,7 @@ class Load(msgspec.Struct, frozen=True):
 class _Rank(msgspec.Struct, frozen=True):
     dp_rank: int = 0
     num_waiting_reqs: int | None = None
+    num_running_reqs: int | None = None
     token_usage: float | None = None
 
 
@@ -49,9 +51,10 @@ def read_load(metrics: bytes, dialect: Dialect, rank: int | None = None) -> Load
     config = samples.get(dialect.config, ())
     size = _first(samples, dialect.block_size) or [_integer(one.labels, "block_size") for one in config]
     waiting, usage = _first(samples, dialect.waiting), _first(samples, dialect.kv_usage)
-    counted = _first(samples, dialect.prompt_tokens)
+    counted, working = _first(samples, dialect.prompt_tokens), _first(samples, dialect.working)
     return Load(
         waiting=_between(0, sum(waiting), MOST) if waiting else None,
+        working=_between(0, sum(working), MOST) if working else None,
         kv_usage=max(usage) if usage and 0 <= max(usage) <= 1 else None,
         block_size=_between(1, size[0], MOST) if size else None,
         prompt_tokens=_between(0, sum(counted), 2**62) if counted else None,
@@ -66,9 +69,11 @@ def read_loads(body: bytes, rank: int | None = None) -> Load | None:
         return None
     ranks = [one for one in listed if rank is None or one.dp_rank == rank]
     waiting = [one.num_waiting_reqs for one in ranks if one.num_waiting_reqs is not None]
+    working = [one.num_running_reqs for one in ranks if one.num_running_reqs is not None]
     usage = [one.token_usage for one in ranks if one.token_usage is not None]
     return Load(
         waiting=_between(0, sum(waiting), MOST) if waiting else None,
+        working=_between(0, sum(working), MOST) if working else None,
         kv_usage=max(usage) if usage and 0 <= max(usage) <= 1 else None,
     )
 
@@ -103,6 +108,7 @@ def _samples(metrics: bytes, dialect: Dialect, rank: int | None) -> dict[str, li
 
 def _names(dialect: Dialect) -> Iterable[str]:
     yield from dialect.waiting
+    yield from dialect.working
     yield from dialect.kv_usage
     yield from dialect.prompt_tokens
     yield from dialect.block_size

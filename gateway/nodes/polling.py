@@ -100,7 +100,7 @@ class Poller:
 
     def _learn_load(self, metrics: Load, now: Load | None) -> None:
         node, load = self._node, now or metrics
-        node.waiting, node.kv_usage = load.waiting, load.kv_usage
+        node.waiting, node.working, node.kv_usage = load.waiting, load.working, load.kv_usage
         node.block_size = metrics.block_size or node.block_size
 
     def _went_back(self, counted: int | None) -> bool:

@@ -109,4 +109,5 @@ def _could_go(ask: Ask, node: Node) -> bool:
 
 
 def _is_resident(ask: Ask, node: Node) -> bool:
-    return 2 * ask.expected.get(node.id, 0) >= ask.prompt_tokens
+    held = ask.held.get(node.id)
+    return held is not None and 2 * held.expected >= ask.prompt_tokens

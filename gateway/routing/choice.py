@@ -1,17 +1,17 @@
-"""Which node answers: filter, price in expected seconds, pick. The decision is a value.
+"""Which node answers: filter, price in everybody's seconds, pick. Synchronous, pure, O(nodes).
 
-    seconds = uncached / prefill_rate + pending / prefill_rate + waiting * s + 0.15 * k / (1 - k)
+    price = wait + (1 + evicting + waiting) * uncached / rate + running_s * answer * running
 
-with `uncached` the prompt tokens the node would have to compute, `pending` those of requests sent to it
-that have no byte yet, `waiting` its reported queue and k its KV usage (the KV term: SMG's `least_load`).
+`wait` is what this request waits for others. The tokens it leaves to compute delay itself, evict others from
+a node that is full (`evicting`), and delay all that wait there (`waiting`): so affinity grows stronger when
+the whole fleet is busy, and gives way when one node is. Tokens that a node should have count by the odds that
+they are still there. `routing.lane` keeps the numbers.
 
-1. A bound conversation stays on its node unless another one would answer `spill_gain_s` sooner; a spilled
-   turn does not move the binding.
-2. Otherwise the cheapest node that holds at least `min_match_tokens` of the prompt. A shorter shared
-   prefix, a persona for example, does not attract: else one node would get every new conversation.
-3. Otherwise weighted rendezvous under a bound on load: at most `load_bound` times the mean.
-
-Synchronous and pure; ties break by rendezvous, so no node is first by its place in a list. O(nodes).
+1. Nodes that got much more than the mean of late get nothing for a shared beginning alone: else the node that
+   has the persona would get everybody.
+2. A bound conversation stays unless its node costs `home_band` cold prefills more than the best.
+3. Of nodes within a twentieth of the best, rendezvous picks: replicas agree without talking, and no node is
+   first by its place in a list. What lost its node spreads over the wider band: it comes in numbers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,26 +19,26 @@ from typing import Literal
 
 import msgspec
 
+from gateway.routing.holdings import Held
 from gateway.routing.node import Node
-from gateway.routing.rendezvous import score
+from gateway.routing.prefix import expected_tokens
+from gateway.routing.rendezvous import winner
 
 Route = Literal["bound", "prefix", "spread", "spill", "failover", "external"]
 Unfit = Literal["unhealthy", "draining", "other_model", "full", "failed"]
+
+_BAND = 0.05
 
 
 class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How nodes are chosen."""
 
-    spill_gain_s: float = 2.0
-    """A bound turn leaves its node only if that answers so much sooner."""
-    min_match_tokens: int = 1024
-    """A shorter shared prefix does not attract a request that is not bound."""
+    home_band: float = 0.5
+    """How much dearer than the best a conversation's own node may be, in cold prefills of its prompt."""
     load_bound: float = 1.25
-    """No node gets unbound requests beyond so many times the mean load."""
+    """A node that lately got so many times the mean gets nothing for a shared beginning alone."""
     retention_s: float = 1800.0
-    """How old a prefix may be on a node before it counts as evicted."""
-    waiting_s: float = 0.5
-    """What one request in a node's queue costs, where nothing better is known."""
+    """How long prefixes are believed to stay on a node, until it is learned how long they do."""
     max_waiting: int = 0
     """A node that reports more requests in its own queue than this gets no more; 0: however many."""
     queue_limit: int = 1000
@@ -55,106 +55,73 @@ class Ask(msgspec.Struct, frozen=True):
     """What rendezvous goes by: the conversation, or the prompt's own beginning."""
     prompt_tokens: int
     """Estimated."""
-    expected: Mapping[str, int]
-    """Tokens per node id that it should still have in cache."""
+    held: Mapping[str, Held] = {}
+    """Per node id, what it should still have in cache."""
     bound_to: str | None = None
     excluded: Collection[str] = ()
     """Nodes that failed this very request."""
+    shared: int = 0
+    """Tokens of the beginning that other prompts have too."""
+    places: Sequence[tuple[bytes, int]] = ()
+    """Prefixes that the chosen node will hold, with their tokens."""
+    tells: bool = True
+    """Whether its first byte will be seen when it comes, as that of a stream is."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """One node's numbers. `unfit` says why it was out; the rest is in tokens and seconds."""
+class Choice(msgspec.Struct, frozen=True):
+    """The node chosen and why."""
 
-    node: str
-    unfit: Unfit | None = None
-    expected: int = 0
-    seconds: float = 0.0
-    load: int = 0
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """The node chosen and why, with the numbers of every candidate."""
-
-    node: str
+    node: Node
     route: Route
-    expected: int
     uncached: int
-    candidates: tuple[Candidate, ...]
+    """Tokens that it will have to compute, what it should have weighed by its odds."""
 
 
 class NoNode(msgspec.Struct, frozen=True):
     """Nobody can answer. `reason` is the mildest that some node gave."""
 
     reason: Literal["unknown_model", "all_full", "all_down"]
-    candidates: tuple[Candidate, ...]
 
 
-def choose(ask: Ask, nodes: Sequence[Node], rules: RoutingRules) -> Decision | NoNode:
-    """Pick the node for a request. The caller reserves its slot before anything is awaited."""
-    candidates = tuple(_candidate(ask, node, rules) for node in nodes)
-    fit = [
-        (candidate, node) for candidate, node in zip(candidates, nodes, strict=True) if not candidate.unfit
+def choose(
+    ask: Ask, nodes: Collection[Node], rules: RoutingRules, *, rate: float, now: float
+) -> Choice | NoNode:
+    """Pick the node for a request. The caller reserves its slot before anything is awaited.
+
+    `rate`: tokens a second that a node of the fleet computes, on average; `now` in Unix seconds.
+    """
+    # `unfit` in one expression: of a thousand nodes, a call for each would cost more than all the rest.
+    able = [
+        node
+        for node in nodes
+        if node.is_healthy
+        and not node.is_draining
+        and ask.model in node.models
+        and not node.is_full()
+        and node.id not in ask.excluded
+        and not 0 < rules.max_waiting < (node.waiting or 0)
     ]
-    if not fit:
-        return NoNode(reason=_why_none(candidates), candidates=candidates)
-    best, route = _pick(ask, fit, rules)
-    return Decision(
-        node=best.node,
-        route=route,
-        expected=best.expected,
-        uncached=ask.prompt_tokens - best.expected,
-        candidates=candidates,
+    if not able:
+        return NoNode(reason=_why_none(ask, nodes, rules))
+    weighed = {
+        node.id: expected_tokens(held.weighed, ask.prompt_tokens, node.block_size)
+        for node in able
+        if (held := ask.held.get(node.id)) is not None
+    }
+    near = _within_bound(ask, able, rules)
+    node = near[0] if len(near) == 1 else _pick(ask, near, weighed, rules, rate=rate, now=now)
+    return Choice(
+        node=node, route=_route(ask, node, able), uncached=ask.prompt_tokens - weighed.get(node.id, 0)
     )
 
 
-def _pick(ask: Ask, fit: Sequence[tuple[Candidate, Node]], rules: RoutingRules) -> tuple[Candidate, Route]:
-    cheapest = min(fit, key=lambda pair: (pair[0].seconds, -_draw(ask, pair[1])))[0]
-    bound = next((candidate for candidate, _ in fit if candidate.node == ask.bound_to), None)
-    if bound is not None:
-        if bound.seconds - cheapest.seconds > rules.spill_gain_s:
-            return cheapest, "spill"
-        return bound, "bound"
-    lost = bool(ask.bound_to or ask.excluded)
-    if cheapest.expected >= rules.min_match_tokens:
-        return cheapest, "failover" if lost else "prefix"
-    return _spread(ask, fit, rules), "failover" if lost else "spread"
-
-
-def _spread(ask: Ask, fit: Sequence[tuple[Candidate, Node]], rules: RoutingRules) -> Candidate:
-    """The highest rendezvous score among nodes within the load bound (Mirrokni et al. 2018)."""
-    weights = sum(node.spec.weight for _, node in fit)
-    total = sum(candidate.load for candidate, _ in fit) + 1
-
-    def within(pair: tuple[Candidate, Node]) -> bool:
-        return pair[0].load < rules.load_bound * total * pair[1].spec.weight / weights
-
-    # The least loaded node is always within the bound, as the bound is above the mean.
-    return max(filter(within, fit), key=lambda pair: _draw(ask, pair[1]))[0]
-
-
-def _candidate(ask: Ask, node: Node, rules: RoutingRules) -> Candidate:
-    unfit = _unfit(ask, node, rules)
-    if unfit:
-        return Candidate(node=node.id, unfit=unfit)
-    expected = min(ask.expected.get(node.id, 0), ask.prompt_tokens)
-    uncached = ask.prompt_tokens - expected
-    usage = min(node.kv_usage or 0.0, 0.99)
-    seconds = (
-        (uncached + node.pending_tokens) / node.prefill_rate
-        + (node.waiting or 0) * rules.waiting_s
-        + 0.15 * usage / (1 - usage)
-    )
-    return Candidate(
-        node=node.id, expected=expected, seconds=seconds, load=max(node.running, node.waiting or 0)
-    )
-
-
-def _unfit(ask: Ask, node: Node, rules: RoutingRules) -> Unfit | None:
-    if node.models and ask.model not in node.models:
-        return "other_model"
+def unfit(ask: Ask, node: Node, rules: RoutingRules) -> Unfit | None:
+    """Why a node can not answer a request now, if it can not."""
+    if ask.model not in node.models:
+        return "other_model" if node.models else "unhealthy"
     if node.id in ask.excluded:
         return "failed"
-    if not node.is_healthy or not node.models:
+    if not node.is_healthy:
         return "unhealthy"
     if node.is_draining:
         return "draining"
@@ -163,14 +130,62 @@ def _unfit(ask: Ask, node: Node, rules: RoutingRules) -> Unfit | None:
     return None
 
 
-def _draw(ask: Ask, node: Node) -> float:
-    return score(ask.key, node.id, node.spec.weight)
+def draw(key: bytes, nodes: Sequence[Node]) -> Node:
+    """The node that rendezvous picks for a key."""
+    return nodes[winner(key, [(node.id, node.spec.weight) for node in nodes])]
 
 
-def _why_none(candidates: Sequence[Candidate]) -> Literal["unknown_model", "all_full", "all_down"]:
-    reasons = {candidate.unfit for candidate in candidates}
+def _within_bound(ask: Ask, able: list[Node], rules: RoutingRules) -> list[Node]:
+    """Nodes that may get it: those that hold some of its own in any case, others unless they got too much."""
+    weights = sum([node.spec.weight for node in able])
+    limit = rules.load_bound * sum([node.lane.lately for node in able]) / weights
+    own = {name for name, held in ask.held.items() if held.weighed > ask.shared}
+    # The node that got least is always within the bound, as the bound is above the mean.
+    return [node for node in able if node.lane.lately <= limit * node.spec.weight or node.id in own] or able
+
+
+def _pick(
+    ask: Ask,
+    near: Sequence[Node],
+    weighed: Mapping[str, int],
+    rules: RoutingRules,
+    *,
+    rate: float,
+    now: float,
+) -> Node:
+    tokens, priced = ask.prompt_tokens, [(node, node.lane) for node in near]
+    prices = [
+        max(lane.until - now, lane.floor, now - lane.since)
+        + lane.aside
+        + lane.per_token * (tokens - weighed.get(node.id, 0))
+        for node, lane in priced
+    ]
+    low, cold = min(prices), tokens / rate
+    is_lost = ask.bound_to is not None
+    for node, price in zip(near, prices, strict=True):
+        if node.id == ask.bound_to:
+            if price <= low + rules.home_band * cold:
+                return node
+            is_lost = False
+    limit = low + (rules.home_band if is_lost else _BAND) * cold
+    best = [node for node, price in zip(near, prices, strict=True) if price <= limit]
+    return best[0] if len(best) == 1 else draw(ask.key, best)
+
+
+def _route(ask: Ask, node: Node, able: Sequence[Node]) -> Route:
+    if node.id == ask.bound_to:
+        return "bound"
+    if ask.bound_to is not None and any(one.id == ask.bound_to for one in able):
+        return "spill"
+    if ask.bound_to is not None or ask.excluded:
+        return "failover"
+    return "prefix" if (held := ask.held.get(node.id)) is not None and held.expected else "spread"
+
+
+def _why_none(
+    ask: Ask, nodes: Collection[Node], rules: RoutingRules
+) -> Literal["unknown_model", "all_full", "all_down"]:
+    reasons = {unfit(ask, node, rules) for node in nodes}
     if "full" in reasons:
         return "all_full"
-    if reasons - {"other_model"}:
-        return "all_down"
-    return "unknown_model"
+    return "all_down" if reasons - {"other_model"} else "unknown_model"

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.routing.breaker import CLOSED, Breaker
 from gateway.routing.kv_source import KvSource
+from gateway.routing.lane import Lane
 from gateway.routing.retention import Retention
 
 Engine = Literal["vllm", "sglang", "openai"]
@@ -95,14 +96,12 @@ class Node:
     max_context: int | None = None
     running: int = 0
     """Requests of this replica under way."""
-    pending_tokens: int = 0
-    """Uncached prompt tokens of those that have not produced a byte yet."""
     waiting: int | None = None
     """Requests queued on the node, as it last reported."""
+    working: int | None = None
+    """Requests it works on, whoever sent them, as it last reported."""
     kv_usage: float | None = None
     """Share of its KV cache in use, 0..1, as it last reported."""
-    prefill_rate: float = 2000.0
-    """Uncached prompt tokens a second, a moving average of what was seen."""
     failures: int = 0
     """Consecutive failed probes."""
     breaker: Breaker = CLOSED
@@ -115,6 +114,8 @@ class Node:
     """What its engine is, and is set to."""
     retention: Retention = field(default_factory=Retention)
     """How far back its cache may be trusted, by its KV events."""
+    lane: Lane = field(default_factory=Lane)
+    """What is under way there, as the price sees it."""
 
     def is_busy(self) -> bool:
         """Whether somebody waits for it, as far as this replica knows."""

@@ -54,12 +54,12 @@ class RetentionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the ledger may promise of placements that no event vouches for."""
 
-    assumed_s: float = 1800.0
-    """Older ones count as evicted."""
+    horizon_s: float = 1800.0
+    """The age at which they are as likely evicted as not."""
     unknown: float = 1.0
-    """The share promised where nothing speaks for or against them: the ledger's own word."""
+    """The share that is believed where nothing speaks for or against them: the ledger's own word."""
     suspect: float = 0.0
-    """The share promised of placements from before a doubt."""
+    """The share that is believed of placements from before a doubt."""
 
 
 class Knowledge(msgspec.Struct, frozen=True):
@@ -79,19 +79,31 @@ class Knowledge(msgspec.Struct, frozen=True):
 
 UNKNOWN = Knowledge()
 """Of a node without events."""
+LIKELY = 0.5
+"""The odds from which on something is expected."""
+_FADING = 3
+"""How sharply the odds fall around the horizon."""
 _OPEN = Gates()
 
 
-def promise(expected_tokens: int, age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> int:
-    """How many of the tokens placed `age_s` seconds ago the ledger may count on."""
+def odds(age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> float:
+    """How likely it is, 0..1, that what was placed `age_s` seconds ago is still there.
+
+    Where no event tells: 1 / (1 + (age / horizon)^3), a half at the horizon, since caches under changing load
+    do not lose everything at one age.
+    """
     if age_s >= knowledge.cleared_s or age_s >= knowledge.evicted_s:
-        return 0
+        return 0.0
     if age_s < knowledge.vouched_s:
-        return expected_tokens
-    horizon = math.inf if knowledge.horizon_s is None else knowledge.horizon_s
-    if age_s > min(gates.assumed_s, horizon):
-        return 0
-    return int(expected_tokens * (gates.suspect if age_s >= knowledge.doubted_s else gates.unknown))
+        return 1.0
+    horizon = gates.horizon_s if knowledge.horizon_s is None else min(gates.horizon_s, knowledge.horizon_s)
+    share = gates.suspect if age_s >= knowledge.doubted_s else gates.unknown
+    return share / (1.0 + min(10.0, age_s / horizon) ** _FADING) if horizon > 0 else 0.0
+
+
+def promise(expected_tokens: int, age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> int:
+    """How many of the tokens placed `age_s` seconds ago are expected: all of them, or none."""
+    return expected_tokens if odds(age_s, knowledge, gates) >= LIKELY else 0
 
 
 class Retention:
@@ -107,6 +119,8 @@ class Retention:
         self._evicted_to = self._evicted_at = -math.inf
         self._doubts: tuple[float, float] | None = None
         self._lost_at: float | None = None
+        self._was_told = False
+        """Of most nodes nothing ever is, and then nothing need be reckoned."""
 
     def __len__(self) -> int:
         """Leaves remembered."""
@@ -114,10 +128,12 @@ class Retention:
 
     def joined(self, at: float) -> None:
         """Every event from `at` on is known, none before it."""
+        self._was_told = True
         self._vouched_from = at + self._rules.slack_s
 
     def cleared(self, at: float) -> None:
         """The cache was empty at `at`, and every event since is known: a flush, or the engine's start."""
+        self._was_told = True
         self._epoch += 1
         self._cleared_at = self._vouched_from = max(at, self._cleared_at)
         self._leaves.clear()
@@ -125,6 +141,7 @@ class Retention:
 
     def emptied(self, at: float) -> None:
         """The cache was empty at some moment up to `at`: the engine was restarted. No events vouch for it."""
+        self._was_told = True
         self._epoch += 1
         self._cleared_at = max(at, self._cleared_at)
         self._vouched_from = None
@@ -138,6 +155,7 @@ class Retention:
 
         `tier` is one bit; 1 is the accelerator's memory.
         """
+        self._was_told = True
         leaves = self._leaves
         if tier != _DEVICE:
             for block in hashes:
@@ -156,6 +174,7 @@ class Retention:
 
     def removed(self, hashes: Sequence[BlockHash], at: float, tier: int = _DEVICE) -> None:
         """Blocks left a tier. A prefix is evicted when its leaf has left every tier."""
+        self._was_told = True
         leaves = self._leaves
         for block in hashes:
             leaf = leaves.get(block)
@@ -172,6 +191,7 @@ class Retention:
 
     def doubt(self, at: float) -> None:
         """Events from before `at` are lost, or something else says that the cache is not what it was."""
+        self._was_told = True
         first = self._doubts[0] if self._doubts else at
         self._doubts = (first, at)
         if self._vouched_from is not None:
@@ -179,6 +199,7 @@ class Retention:
 
     def lost(self, at: float) -> None:
         """Events may be missed from now on: the connection is gone, and perhaps the engine."""
+        self._was_told = True
         if self._lost_at is None:
             self._lost_at = at
 
@@ -201,6 +222,8 @@ class Retention:
 
     def knowledge(self, now: float) -> Knowledge:
         """What may be said at `now`."""
+        if not self._was_told:
+            return UNKNOWN
         vouched_from = self._vouched_from if self._lost_at is None else None
         doubted_at = max(self._doubts[1] if self._doubts else -math.inf, self._lost_at or -math.inf)
         state: State = "unknown" if vouched_from is None else "trusted"

@@ -3,16 +3,50 @@
 No await stands between reading the nodes and taking a slot, so two requests never see the same free slot.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
-from gateway.routing.choice import Ask, Decision, NoNode, RoutingRules, choose
-from gateway.routing.ledger import Ledger, Placement
+import msgspec
+
+from gateway.routing.choice import Ask, NoNode, Route, RoutingRules, choose, draw, unfit
+from gateway.routing.holdings import Held, Holdings, Sought
+from gateway.routing.horizon import Horizon
+from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
-from gateway.routing.retention import Gates, promise
+from gateway.routing.pace import Pace
+from gateway.routing.prefix import expected_tokens
+from gateway.routing.retention import Gates
 
-_RATE_WEIGHT = 0.2
-_RATE_MIN_TOKENS = 64
-"""Fewer uncached tokens than this say more about the network than about the node."""
+_TELLING_TOKENS = 1024
+"""Shorter prefixes that are missed say more about a template or a block's size than about eviction."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The node chosen and why, and what was believed when it was."""
+
+    number: int
+    node: str
+    route: Route
+    expected: int
+    """Tokens that it should serve from cache: what clients and operators are told."""
+    uncached: int
+    """Tokens that it will have to compute, what it should have weighed by its odds."""
+    at: float
+    """When it was made, in Unix seconds."""
+    was_alone: bool
+    """Whether nothing waited there then."""
+    held: Held | None = None
+    places: Sequence[tuple[bytes, int]] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What an engine counted of an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None
+    first_s: float = 0.0
+    """Seconds to the first byte; 0: not seen."""
 
 
 class Router:
@@ -26,7 +60,9 @@ class Router:
         self._by_id = by_id
         self._ledger = ledger
         self._rules = rules
-        self._gates = Gates(assumed_s=rules.retention_s)
+        self._pace = Pace()
+        self._horizons: dict[int | None, Horizon] = {}
+        self._numbers = itertools.count()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -46,57 +82,98 @@ class Router:
         known = (node.max_context for node in self._by_id.values() if model in node.models)
         return min((context for context in known if context), default=0)
 
-    def held(self, links: Sequence[bytes], now: float) -> dict[str, int]:
-        """Per node, the tokens it should still hold of a prompt with these links."""
-        found: dict[str, int] = {}
-        for placement in self._ledger.placements(reversed(links)):
-            if placement.node not in found:
-                tokens = self.kept(placement.node, placement.tokens, placement.at, now)
-                if tokens:
-                    found[placement.node] = tokens
-        return found
+    def known_tokens(self, link: bytes) -> int:
+        """How long a prefix is, as engines counted it or it was guessed; 0: nothing is known of it."""
+        return self._ledger.tokens(link)
 
-    def kept(self, name: str, tokens: int, at: float, now: float) -> int:
-        """How many of the tokens placed on a node at `at` it should still have, by what its engine tells."""
-        node = self._by_id.get(name)
-        return promise(tokens, now - at, node.retention.knowledge(now), self._gates) if node else 0
+    def held(self, sought: Sought, model: str, now: float) -> dict[str, Held]:
+        """Per node, what it should still hold of a prompt."""
+        holdings = Holdings(self._by_id, self._gates, now)
+        holdings.search(sought, self._ledger)
+        if not sought.key:
+            return holdings.found
+        ask = Ask(model=model, key=sought.key, prompt_tokens=0)
 
-    def route(self, ask: Ask) -> Decision | NoNode:
+        def home(key: bytes) -> str | None:
+            able = [node for node in self._by_id.values() if unfit(ask, node, self._rules) in (None, "full")]
+            return draw(key, able).id if able else None
+
+        holdings.presume(sought, home)
+        return holdings.found
+
+    def could_go(self, ask: Ask) -> set[str]:
+        """The nodes that could answer, now or when they have room."""
+        nodes = self._by_id.values()
+        return {node.id for node in nodes if unfit(ask, node, self._rules) in (None, "full")}
+
+    def route(self, ask: Ask, now: float) -> Decision | NoNode:
         """Choose a node and reserve a slot on it; `release` gives it back."""
-        decision = choose(ask, tuple(self._by_id.values()), self._rules)
-        if isinstance(decision, Decision):
-            node = self._by_id[decision.node]
-            node.running += 1
-            node.pending_tokens += decision.uncached
+        choice = choose(ask, self._by_id.values(), self._rules, rate=self._pace.rate, now=now)
+        if isinstance(choice, NoNode):
+            return choice
+        node, held = choice.node, ask.held.get(choice.node.id)
+        decision = Decision(
+            number=next(self._numbers),
+            node=node.id,
+            route=choice.route,
+            expected=expected_tokens(held.expected, ask.prompt_tokens, node.block_size) if held else 0,
+            uncached=choice.uncached,
+            at=now,
+            was_alone=node.lane.is_alone(),
+            held=held,
+            places=ask.places,
+        )
+        node.running += 1
+        node.lane.sent(decision.number, choice.uncached, now, tells=ask.tells)
+        self._weigh(node, ask.prompt_tokens, now)
+        self._settle(node, now)
+        for link, tokens in ask.places:
+            self._ledger.sent(link, node.id, tokens)
         return decision
 
-    def answered(self, decision: Decision) -> None:
+    def answered(self, decision: Decision, now: float) -> None:
         """The first byte came: its prompt is computed."""
         if (node := self._by_id.get(decision.node)) is not None:
-            node.pending_tokens -= decision.uncached
+            node.lane.left(decision.number, now)
+            self._settle(node, now)
 
-    def release(self, decision: Decision, *, was_answered: bool) -> None:
-        """The request is over, one way or the other."""
-        node = self._by_id.get(decision.node)
-        if node is None:
-            return
-        node.running -= 1
-        if not was_answered:
-            node.pending_tokens -= decision.uncached
+    def release(self, decision: Decision, now: float, *, was_computed: bool) -> None:
+        """The request is over, one way or the other. `was_computed`: its node did its prompt."""
+        for link, _ in decision.places:
+            self._ledger.done(link, decision.node, now, was_computed=was_computed)
+        if (node := self._by_id.get(decision.node)) is not None:
+            node.running -= 1
+            node.lane.left(decision.number, now)
+            self._settle(node, now)
 
-    def note(self, decision: Decision, links: Iterable[tuple[bytes, int]], now: float) -> None:
+    def polled(self, node: Node, now: float) -> None:
+        """A node told its load."""
+        node.lane.polled(node.waiting, node.working)
+        self._settle(node, now)
+
+    def note(self, decision: Decision, places: Sequence[tuple[bytes, int]], now: float) -> None:
         """The node now holds these prefixes, with so many tokens each."""
-        for link, tokens in links:
-            self._ledger.note(link, Placement(node=decision.node, tokens=tokens, at=now))
+        for link, tokens in places:
+            self._ledger.note(link, decision.node, tokens, now)
 
-    def measured(self, decision: Decision, *, uncached: int, seconds: float) -> None:
-        """So many tokens of a prompt were computed, by the engine's count, until its first byte came.
+    def learn(self, decision: Decision, outcome: Outcome) -> None:
+        """An answer was complete, and its engine told what it had cached of the prompt.
 
-        Never by what was expected: where prefixes were evicted, a node would look slow and lose its turns.
+        By the engine's count, never by what was expected: where prefixes were evicted, a node would look slow
+        and lose its turns.
         """
-        node = self._by_id.get(decision.node)
-        if node is not None and uncached >= _RATE_MIN_TOKENS and seconds > 0:
-            node.prefill_rate += _RATE_WEIGHT * (uncached / seconds - node.prefill_rate)
+        node, cached = self._by_id.get(decision.node), outcome.cached_tokens
+        if node is None or cached is None:
+            return
+        uncached, lane = outcome.prompt_tokens - cached, node.lane
+        self._pace.learned_size(uncached, outcome.completion_tokens)
+        lane.rate = self._pace.learned_rate(
+            lane.rate, uncached, outcome.first_s, was_alone=decision.was_alone
+        )
+        held = decision.held
+        if held is not None and held.is_known and held.weighed >= _TELLING_TOKENS:
+            age_s = max(0.0, decision.at + outcome.first_s - held.at)
+            self._horizon(node).learned(age_s, was_there=cached >= held.weighed // 2)
 
     def block_size(self, name: str) -> int:
         """Tokens per cache block of a node; 1 of one that is gone."""
@@ -107,3 +184,23 @@ class Router:
         """An answer asked for at `asked_at` found cached what was placed on the node at `placed_at`."""
         if (node := self._by_id.get(name)) is not None:
             node.retention.confirmed(placed_at, asked_at)
+
+    def _gates(self, node: Node) -> Gates:
+        return self._horizon(node).gates
+
+    def _horizon(self, node: Node) -> Horizon:
+        """Nodes with caches of one size share it."""
+        size = node.facts.kv_tokens
+        if (horizon := self._horizons.get(size)) is None:
+            horizon = self._horizons[size] = Horizon(self._rules.retention_s)
+        return horizon
+
+    def _settle(self, node: Node, now: float) -> None:
+        node.lane.settle(self._pace, now, is_full=self._horizon(node).is_full, running=node.running)
+
+    def _weigh(self, node: Node, tokens: int, now: float) -> None:
+        weight, divisor = self._pace.scale(now)
+        if divisor != 1.0:
+            for one in self._by_id.values():
+                one.lane.lately /= divisor
+        node.lane.lately += tokens * weight

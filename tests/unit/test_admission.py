@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.routing.admission import AdmissionQueue, Waiter
 from gateway.routing.choice import Ask
+from gateway.routing.holdings import Held
 from gateway.routing.node import Node, NodeSpec
 
 WAIT_S = 40.0
@@ -24,8 +25,8 @@ class Comer:
     model: str = "m"
 
     def ask(self, *excluded: str) -> Ask:
-        expected = {self.resident: 900} if self.resident else {}
-        return Ask(model=self.model, key=b"", prompt_tokens=1000, expected=expected, excluded=excluded)
+        held = {self.resident: Held(tokens=900, odds=1.0, at=0.0)} if self.resident else {}
+        return Ask(model=self.model, key=b"", prompt_tokens=1000, held=held, excluded=excluded)
 
 
 comers = st.builds(

@@ -36,6 +36,7 @@ vllm:cache_config_info{block_size="32",enable_prefix_caching="True",engine="1",\
 kv_cache_size_tokens="32000",num_gpu_blocks="1000"} 1.0
 vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
 vllm:num_requests_waiting{engine="1",model_name="m"} 4.0
+vllm:num_requests_running{engine="1",model_name="m"} 5.0
 vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 vllm:prompt_tokens_total{engine="0",model_name="m"} 10.0
@@ -80,7 +81,7 @@ def test_the_cache_of_an_old_vllm() -> None:
     facts = read_cache(VLLM_0_7_3, DIALECTS["vllm"])
 
     assert (False, 1800 * 16, None) == (facts.caches, facts.kv_tokens, facts.ranks)
-    assert Load(2, 0.5, 16, 1234) == read_load(VLLM_0_7_3, DIALECTS["vllm"])
+    assert Load(2, 1, 0.5, 16, 1234) == read_load(VLLM_0_7_3, DIALECTS["vllm"])
     (note,) = lacking(facts, VLLM)
     assert "--enable-prefix-caching" in note
 
@@ -89,9 +90,9 @@ def test_the_ranks_of_a_vllm_are_told_apart() -> None:
     """In all they are one node with two caches; each by itself has its own numbers."""
     dialect = DIALECTS["vllm"]
 
-    assert Load(7, 0.75, 32, 30) == read_load(VLLM_RANKS, dialect)
-    assert Load(4, 0.75, 32, 20) == read_load(VLLM_RANKS, dialect, 1)
-    assert Load(None, None, None, None) == read_load(VLLM_RANKS, dialect, 2)
+    assert Load(7, 5, 0.75, 32, 30) == read_load(VLLM_RANKS, dialect)
+    assert Load(4, 5, 0.75, 32, 20) == read_load(VLLM_RANKS, dialect, 1)
+    assert Load() == read_load(VLLM_RANKS, dialect, 2)
     whole, second = read_cache(VLLM_RANKS, dialect), read_cache(VLLM_RANKS, dialect, 1)
     assert (True, 96_000, 2) == (whole.caches, whole.kv_tokens, whole.ranks)
     assert (True, 32_000) == (second.caches, second.kv_tokens)
@@ -103,6 +104,7 @@ def test_the_ranks_of_a_vllm_are_told_apart() -> None:
 def test_the_metrics_of_sglang_under_either_name(sign: bytes) -> None:
     """The colon became an underscore in some versions."""
     text = b"""sglang%bnum_queue_reqs{dp_rank="0"} 2.0
+sglang%bnum_running_reqs{dp_rank="0"} 3.0
 sglang%btoken_usage{dp_rank="0"} 0.5
 sglang%bpage_size{dp_rank="0"} 64
 sglang%bmax_total_num_tokens{dp_rank="0"} 4096.0
@@ -110,7 +112,7 @@ sglang%bprompt_tokens_total{dp_rank="0"} 7
 """
     text = text.replace(b"%b", sign)
 
-    assert Load(2, 0.5, 64, 7) == read_load(text, DIALECTS["sglang"])
+    assert Load(2, 3, 0.5, 64, 7) == read_load(text, DIALECTS["sglang"])
     assert 4096 == read_cache(text, DIALECTS["sglang"]).kv_tokens
 
 
@@ -126,8 +128,8 @@ def test_the_load_of_sglang_at_this_moment() -> None:
         }
     )
 
-    assert Load(3, 0.4) == read_loads(body)
-    assert Load(2, 0.4) == read_loads(body, 1)
+    assert Load(3, 9, 0.4) == read_loads(body)
+    assert Load(2, None, 0.4) == read_loads(body, 1)
     assert Load() == read_loads(body, 5)
     assert (None, None) == (read_loads(b"[]"), read_loads(b"\xff"))
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gateway.routing.retention import UNKNOWN, Gates, Knowledge, Retention, RetentionRules, promise
+from gateway.routing.retention import UNKNOWN, Gates, Knowledge, Retention, RetentionRules, odds, promise
 
 RULES = RetentionRules(slack_s=5.0)
 CPU = 2
@@ -21,7 +21,8 @@ def test_without_events_the_ledger_keeps_its_own_word() -> None:
     """A node that publishes nothing is routed to as before: everything within the assumed retention."""
     assert UNKNOWN == Retention().knowledge(1000.0)
     assert [800, 800, 0] == [promise(800, age, UNKNOWN) for age in (0.0, 1800.0, 1800.1)]
-    assert [400, 0] == [promise(800, age, UNKNOWN, Gates(unknown=0.5, assumed_s=60)) for age in (60.0, 61.0)]
+    assert [800, 0] == [promise(800, age, UNKNOWN, Gates(horizon_s=60)) for age in (60.0, 61.0)]
+    assert [0.5, 0.25] == [odds(1800.0, UNKNOWN, Gates(unknown=share)) for share in (1.0, 0.5)]
 
 
 def test_what_was_placed_before_a_clear_is_gone() -> None:
@@ -173,7 +174,7 @@ def test_a_doubt_gates_what_was_placed_before_it() -> None:
 
     assert "suspect" == knowledge.state
     assert [600, 0] == [promise(600, age, knowledge) for age in (40.0, 60.0)]
-    assert 300 == promise(600, 60.0, knowledge, Gates(suspect=0.5))
+    assert odds(60.0, knowledge, Gates(suspect=0.5)) == pytest.approx(0.5, rel=0.01)
     assert "trusted" == retention.knowledge(100.0 + RULES.doubt_fades_s).state
 
 

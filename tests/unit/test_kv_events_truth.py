@@ -25,7 +25,7 @@ from gateway.routing.retention import Gates, Retention, RetentionRules, promise
 BLOCK = 4
 PERSONA = (1, 2)
 SHUT = Gates(unknown=0.0, suspect=0.0)
-OPEN = Gates(assumed_s=math.inf, unknown=1.0, suspect=1.0)
+OPEN = Gates(horizon_s=math.inf, unknown=1.0, suspect=1.0)
 FORM = KvForm()
 
 

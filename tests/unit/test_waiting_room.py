@@ -8,10 +8,10 @@ import pytest
 
 from gateway.errors import NodesDown, NodesFull, UnknownModel
 from gateway.routing.breaker import Breaker
-from gateway.routing.choice import Ask, Decision, RoutingRules
+from gateway.routing.choice import Ask, RoutingRules
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node, NodeSpec
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Router
 from gateway.telemetry import Telemetry
 from gateway.waiting_room import WaitingRoom
 
@@ -33,16 +33,16 @@ class House:
         ]
         self.router = Router({node.id: node for node in self.nodes}, Ledger(), rules or RoutingRules())
         self.telemetry = Telemetry()
-        self.room = WaitingRoom(self.router, rules or RoutingRules(), self.telemetry)
+        self.room = WaitingRoom(self.router, rules or RoutingRules(), self.telemetry, lambda: 1.0)
 
     def ask(self, number: int = 0, *, model: str = "m", is_background: bool = False) -> Task:
         """A request on its way in."""
-        ask = Ask(model=model, key=b"%d" % number, prompt_tokens=100, expected={})
+        ask = Ask(model=model, key=b"%d" % number, prompt_tokens=100)
         return asyncio.create_task(self.room.admit(ask, is_background=is_background))
 
     def end(self, decision: Decision) -> None:
         """A request is over."""
-        self.router.release(decision, was_answered=False)
+        self.router.release(decision, 1.0, was_computed=False)
         self.room.freed(decision.node)
 
     @property
@@ -93,7 +93,7 @@ async def test_newcomer_does_not_overtake_those_who_wait() -> None:
     first = await house.ask()
     waiting = house.ask(1)
     await settled()
-    house.router.release(first, was_answered=False)
+    house.router.release(first, 1.0, was_computed=False)
     newcomer = house.ask(2)
     await settled()
 

@@ -1,0 +1,114 @@
+"""What every node should still have of a prompt's prefix: from its binding, from the ledger, or presumed."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from gateway.routing.ledger import Ledger
+from gateway.routing.node import Node
+from gateway.routing.retention import LIKELY, Gates, odds
+
+LONG_HEAD = 256
+"""A shorter beginning (a persona, a system prompt) that others share attracts nobody."""
+_RECENT = 6
+"""Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """What one node should have of a prompt."""
+
+    tokens: int
+    odds: float
+    """That they are still there when the request's turn comes, 0..1."""
+    at: float
+    """When they were last used, in Unix seconds; infinity: they are in use."""
+    is_known: bool = True
+    """Whether this gateway has it from its own binding or ledger."""
+    is_head: bool = False
+    """Whether it is what other prompts share."""
+
+    @property
+    def weighed(self) -> int:
+        """The tokens to count with when prices are compared."""
+        return int(self.tokens * self.odds)
+
+    @property
+    def expected(self) -> int:
+        """The tokens to tell others of: all or none."""
+        return self.tokens if self.is_known and self.odds >= LIKELY else 0
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What a conversation's binding says: its node had so many tokens of the prompt at that time."""
+
+    node: str
+    tokens: int
+    at: float
+
+
+class Sought(msgspec.Struct, frozen=True):
+    """A prompt's prefix as it is looked for."""
+
+    links: Sequence[bytes]
+    head: tuple[bytes, int] = (b"", 0)
+    """The link of what other prompts share too (its first message), and its tokens, estimated."""
+    home: Placed | None = None
+    settled: int = 0
+    """Of a prompt that nobody remembers: its tokens before the newest message, if an answer is among them.
+    Somebody has computed these.
+    """
+    key: bytes = b""
+    """What rendezvous goes by."""
+
+    def long_head(self) -> tuple[bytes, int] | None:
+        """The shared beginning, if it is long enough to matter."""
+        return self.head if self.head[1] >= LONG_HEAD else None
+
+
+class Holdings:
+    """A search for one prompt's prefix: the best of what each node should have, by tokens times odds."""
+
+    def __init__(self, nodes: Mapping[str, Node], gates: Callable[[Node], Gates], now: float) -> None:
+        self._nodes = nodes
+        self._gates = gates
+        self._now = now
+        self.found: dict[str, Held] = {}
+
+    def search(self, sought: Sought, ledger: Ledger) -> dict[str, Held]:
+        """What the binding and the ledger say."""
+        links, head = sought.links, sought.long_head()
+        if sought.home is not None:
+            self._weigh(sought.home.node, sought.home.tokens, sought.home.at)
+            links = links[-_RECENT:]
+        if head is not None:
+            for name, tokens, at in ledger.of(head[0]):
+                self._weigh(name, tokens, at, is_head=True)
+        for link in reversed(links):
+            if head is None or link != head[0]:
+                for name, tokens, at in ledger.of(link):
+                    self._weigh(name, tokens, at)
+        return self.found
+
+    def presume(self, sought: Sought, draw: Callable[[bytes], str | None]) -> None:
+        """Beside what is known: where rendezvous puts a prompt that nobody remembers, if it was computed.
+
+        So replicas that know nothing of each other's requests send the same prompt to the same node.
+        """
+        longest = max((held.tokens for held in self.found.values()), default=0)
+        guesses = [(sought.key, sought.settled, sought.settled // 2)]
+        if (head := sought.long_head()) is not None:
+            guesses.insert(0, (*head, head[1]))
+        for key, tokens, worth in guesses:
+            if worth > longest and (name := draw(key)) is not None:
+                self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
+
+    def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:
+        node, best = self._nodes.get(name), self.found.get(name)
+        if node is None or (best is not None and tokens <= best.tokens * best.odds):
+            return
+        # What counts is whether it is still there when the request's turn comes.
+        age = max(0.0, self._now - at) + node.lane.wait(self._now)
+        share = odds(age, node.retention.knowledge(self._now), self._gates(node))
+        if share > 0 and (best is None or tokens * share > best.tokens * best.odds):
+            self.found[name] = Held(tokens=tokens, odds=share, at=at, is_head=is_head)
