@@ -81,6 +81,8 @@ def node_object(node: Node, watch: NodeWatch, member: Member | None, *, now: flo
         "takes_priority": facts.takes_priority,
         "template": msgspec.to_builtins(facts.template),
         "prefill_tokens_per_second": round(rate.seen, 1) if rate.samples else None,
+        "kept_of_expected": None if (kept := node.truth.kept) is None else round(kept, 3),
+        "shortfall": node.truth.reason,
         "kv_events": _events(node.retention, watch, now),
         "notes": list(node.notes),
     }

@@ -15,6 +15,10 @@ _GAUGES: dict[str, tuple[str, Callable[[Node], float | None]]] = {
     "friendo_node_draining": ("1 while it gets no new requests.", lambda node: float(node.is_draining)),
     "friendo_node_running": ("Requests of this gateway on it.", lambda node: float(node.running)),
     "friendo_node_waiting": ("Requests in its queue, as it says.", lambda node: node.waiting),
+    "friendo_node_kept_ratio": (
+        "Share of the tokens lately expected in its cache that were found there.",
+        lambda node: node.truth.kept,
+    ),
     "friendo_node_kv_usage": ("Share of its KV cache in use, as it says.", lambda node: node.kv_usage),
 }
 

@@ -16,6 +16,7 @@ from gateway.nodes.engine_facts import lacking
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.polling import Poller
 from gateway.nodes.request_head import own_headers
+from gateway.nodes.shortfall_notes import shortfall_notes
 from gateway.nodes.template_facts import render_some, template_notes
 from gateway.routing.kv_source import KvSource
 from gateway.routing.node import EngineFacts, Node
@@ -87,6 +88,7 @@ class NodeWatch:
     def has_restarted(self) -> None:
         """Its counters say so. Where its events are followed they have said it already, and when."""
         self._forget()
+        self.node.truth.forget()
         if self.feed is None or not self.feed.is_linked:
             self.node.retention.emptied(self._clock())
 
@@ -105,7 +107,12 @@ class NodeWatch:
         if feed is not None and feed.source == self._source and self.node.is_healthy:
             events = feed.notes(has_answered=self.has_answered)
         facts = self.node.facts
-        self.node.notes = (*lacking(facts, self.node.spec), *template_notes(facts.template), *events)
+        self.node.notes = (
+            *lacking(facts, self.node.spec),
+            *template_notes(facts.template),
+            *shortfall_notes(self.node),
+            *events,
+        )
         for note in self.node.notes:
             if note not in self._told and len(self._told) < _NOTES_TOLD:
                 self._told.add(note)

@@ -27,16 +27,23 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     """Whether this gateway has it from its own binding or ledger."""
     is_head: bool = False
     """Whether it is what other prompts share."""
+    trust: float = 1.0
+    """How far the node is believed to keep what it should (`routing.truth`), 0..1."""
 
     @property
     def weighed(self) -> int:
         """The tokens to count with when prices are compared."""
-        return int(self.tokens * self.odds)
+        return int(self.tokens * self.odds * self.trust)
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether a node that can be trusted would have it."""
+        return self.is_known and self.odds >= LIKELY
 
     @property
     def expected(self) -> int:
         """The tokens to tell others of: all or none."""
-        return self.tokens if self.is_known and self.odds >= LIKELY else 0
+        return self.tokens if self.is_known and self.odds * self.trust >= LIKELY else 0
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -111,4 +118,4 @@ class Holdings:
         age = max(0.0, self._now - at) + node.lane.wait(self._now)
         share = odds(age, node.retention.knowledge(self._now), self._gates(node))
         if share > 0 and (best is None or tokens * share > best.tokens * best.odds):
-            self.found[name] = Held(tokens=tokens, odds=share, at=at, is_head=is_head)
+            self.found[name] = Held(tokens, share, at, is_head=is_head, trust=node.truth.trust)

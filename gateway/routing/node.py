@@ -10,6 +10,7 @@ from gateway.routing.breaker import CLOSED, Breaker
 from gateway.routing.kv_source import KvSource
 from gateway.routing.lane import Lane
 from gateway.routing.retention import Retention
+from gateway.routing.truth import Truth
 
 Engine = Literal["vllm", "sglang", "openai"]
 
@@ -114,6 +115,8 @@ class Node:
     """What its engine is, and is set to."""
     retention: Retention = field(default_factory=Retention)
     """How far back its cache may be trusted, by its KV events."""
+    truth: Truth = field(default_factory=Truth)
+    """Whether it keeps what is expected of it."""
     lane: Lane = field(default_factory=Lane)
     """What is under way there, as the price sees it."""
 

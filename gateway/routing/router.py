@@ -16,9 +16,11 @@ from gateway.routing.node import Node
 from gateway.routing.pace import Pace
 from gateway.routing.prefix import expected_tokens
 from gateway.routing.retention import Gates
+from gateway.routing.truth import Answer
 
 _TELLING_TOKENS = 1024
 """Shorter prefixes that are missed say more about a template or a block's size than about eviction."""
+_LEAST_PROMISED = 64
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -170,10 +172,17 @@ class Router:
         lane.rate = self._pace.learned_rate(
             lane.rate, uncached, outcome.first_s, was_alone=decision.was_alone
         )
-        held = decision.held
-        if held is not None and held.is_known and held.weighed >= _TELLING_TOKENS:
-            age_s = max(0.0, decision.at + outcome.first_s - held.at)
-            self._horizon(node).learned(age_s, was_there=cached >= held.weighed // 2)
+        if (held := decision.held) is not None and held.is_known:
+            self._learn_truth(node, held, decision.at + outcome.first_s - held.at, outcome)
+
+    def _learn_truth(self, node: Node, held: Held, age_s: float, outcome: Outcome) -> None:
+        cached = outcome.cached_tokens or 0
+        # A node that finds nothing for other reasons says nothing of how long prefixes stay.
+        if held.weighed >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
+            self._horizon(node).learned(max(0.0, age_s), was_there=cached >= held.weighed // 2)
+        promised = expected_tokens(held.tokens, outcome.prompt_tokens, node.block_size)
+        if held.is_promised and promised >= max(_LEAST_PROMISED, 2 * node.block_size):
+            node.truth.told(Answer(expected=promised, cached=cached, age_s=age_s), node.block_size)
 
     def block_size(self, name: str) -> int:
         """Tokens per cache block of a node; 1 of one that is gone."""
