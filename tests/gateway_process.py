@@ -86,14 +86,8 @@ class Gateway:
 @contextlib.contextmanager
 def running_stub(*, port: int | None = None, **traits: Any) -> Iterator[Stub]:
     """A stub node of these traits; its port stays free after its end, to start it there again."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.stub_node",
-        "--port",
-        str(port or free_port()),
-        "--end-with-stdin",
-    ]
+    where = ("--port", str(port or free_port()))
+    command = [sys.executable, "-m", "bench.stub_node", *where, "--end-with-stdin"]
     with subprocess.Popen(
         [*command, *arguments(StubSpec(**traits))],
         stdin=subprocess.PIPE,

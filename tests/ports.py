@@ -1,8 +1,7 @@
 """Ports for servers that must be told theirs before they start, or get it again after they were killed.
 
-They lie below those that the kernel hands out by itself (from 32768 on Linux, 49152 elsewhere), so no
-connection of a client and no server that asked for any port takes one meanwhile. Each test process has a range
-of its own.
+They lie below those that the kernel hands out by itself (from 32768 on Linux, 49152 elsewhere): no client's
+connection and no server that asked for any port takes one meanwhile. Each test process has its own range.
 """
 
 import itertools
