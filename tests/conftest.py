@@ -5,6 +5,7 @@ server for one test, to be killed and started again on the same port and the sam
 is the chat path as processes of their own, shared by a module.
 """
 
+import signal
 import socket
 import subprocess
 import time
@@ -18,6 +19,16 @@ from tests.gateway_process import Gateway, Stub, running_gateway, running_stub
 from tests.ports import free_port
 
 STARTED_WITHIN_S = 10.0
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT, and have it heard by what the tests start.
+
+    A shell that runs something in the background has it ignored, and so every command would ignore it that a
+    test interrupts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Valkey:

@@ -240,7 +240,7 @@ def test_ctrl_c_lets_an_answer_be_finished(tmp_path: Path) -> None:
             answer = client.chat.completions.create(
                 model="smollm2",
                 messages=[{"role": "user", "content": "Tell me a story about the sea."}],
-                max_tokens=100,
+                max_tokens=40,
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_body={"conversation": "story"},
