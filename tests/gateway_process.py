@@ -128,7 +128,7 @@ def running_gateway(
         assert [] == [line for line in log.read().decode().splitlines() if _COMPLAINT.search(line)]
 
 
-def until(holds: Callable[[], bool], *, within_s: float = 5.0, every_s: float = 0.01) -> bool:
+def until(holds: Callable[[], bool], *, within_s: float = 20.0, every_s: float = 0.01) -> bool:
     """Whether it comes to hold in time."""
     end = time.monotonic() + within_s
     while not holds():
