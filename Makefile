@@ -19,6 +19,10 @@ LOCK_DATE := 2026-11-17
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --exclude-newer $(LOCK_DATE)
 
+# As many test processes as there are processors, up to four: each starts services of its own.
+WORKERS ?= logical
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help install run llamafactory check test bench format lock clean
 
@@ -39,10 +43,10 @@ check: install ## format, lint, types, import contracts, fast tests; under a min
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit tests/contract
+	$(PYTEST) -q tests/unit tests/contract
 
 test: install ## all tests but those that need other engines; under ten minutes
-	$(BIN)/python -m pytest -m "not engines"
+	$(PYTEST) -m "not engines"
 
 bench: install ## measure the gateway's own cost beside other routers'
 	$(BIN)/python -m bench.overhead

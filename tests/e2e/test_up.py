@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gateway.local import preflight, welcome
+from tests.ports import free_port
 
 COMMAND = (sys.executable, "-m", "gateway", "up")
 READY_WITHIN_S = 60.0
@@ -33,8 +34,8 @@ class Up:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = preflight.free_port()
-        self.admin_port = preflight.free_port()
+        self.port = free_port()
+        self.admin_port = free_port()
         self.parts: list[psutil.Process] = []
         self._output = folder.with_name(f"{folder.name}.out")
         self._process: subprocess.Popen[bytes] | None = None
@@ -239,7 +240,7 @@ def test_ctrl_c_lets_an_answer_be_finished(tmp_path: Path) -> None:
             answer = client.chat.completions.create(
                 model="smollm2",
                 messages=[{"role": "user", "content": "Tell me a story about the sea."}],
-                max_tokens=100,
+                max_tokens=40,
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_body={"conversation": "story"},

@@ -14,7 +14,7 @@ import pytest
 
 from tests.gateway_books import events, is_idle, metric, nodes, statuses
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
-from tests.raw_http import CHAT, Answer, RawClient, chat, request
+from tests.raw_http import Answer, RawClient, chat, request
 
 STUB = {"decode_rate": 50.0, "answer_tokens": 5}
 
@@ -221,15 +221,16 @@ def test_end_of_the_gateway_does_not_wait_for_the_line_for_ever(stub: Stub) -> N
 
 def test_node_whose_own_queue_is_too_long_gets_no_more() -> None:
     """Until it reports that it is not."""
-    with running_stub(**{**STUB, "max_running": 1}) as busy, ThreadPoolExecutor(9) as pool:
-        body = {"messages": [{"role": "user", "content": "directly"}], "max_tokens": 50}
+    with running_stub(**{**STUB, "max_running": 1}) as busy, contextlib.ExitStack() as directly:
         for _ in range(4):
-            pool.submit(httpx.post, f"{busy.url}{CHAT}", json=body, trust_env=False, timeout=20)
+            other = directly.enter_context(RawClient(int(busy.url.rpartition(":")[2])))
+            other.send(asked("directly", stream=True, max_tokens=3000))
         assert until(lambda: busy.stats()["waiting"] == 3)
         with capped(busy, "routing.max_waiting=2", cap=0) as gateway, RawClient(gateway.port) as client:
             assert 3 == nodes(gateway)[0]["waiting"]
             client.send(asked("waits", max_tokens=1))
             assert in_line(gateway, 1)
             assert 4 == busy.stats()["requests"]
+            directly.close()
             assert 200 == client.answer().status
             assert is_idle(gateway)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """

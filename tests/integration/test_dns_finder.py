@@ -19,9 +19,9 @@ from gateway.nodes.membership import Membership
 from gateway.nodes.memory_roster import MemoryRoster
 from gateway.nodes.roster import Roster, RosterRules
 from gateway.routing.node import NodeSpec
-from tests.conftest import free_port
 from tests.gateway_process import Stub, running_gateway
 from tests.node_traffic import control, spread
+from tests.ports import free_port
 
 FAST_S = 0.02
 WITHIN_S = 20.0

@@ -124,7 +124,7 @@ def test_fault_of_the_only_node(gateway: Gateway, stub: Stub, row: Row, *, remem
         assert ("7000", "7") == (answer.headers["retry-after-ms"], answer.headers["retry-after"])
     assert is_idle(gateway)
     assert [(True, "closed")] == [(node["healthy"], node["breaker"]) for node in nodes(gateway)]
-    assert until(lambda: stub.stats()["running"] == 0, within_s=1.0)
+    assert until(lambda: stub.stats()["running"] == 0)
     assert 200 == ask(gateway, "next", conversation, max_tokens=1).status
     assert [*kept, {"role": "user", "content": "next"}] == stub.prompts()[-1]
 

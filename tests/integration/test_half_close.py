@@ -11,7 +11,7 @@ from tests.gateway_process import Gateway, Stub, running_gateway, until
 from tests.raw_http import Answer, RawClient, chat, request
 from tests.raw_node import DONE, STREAM_HEAD, Line, chunk, delta, running_raw_node
 
-ABORTED_WITHIN_S = 1.0
+ABORTED_WITHIN_S = 3.0
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 STUB = {"decode_rate": 100.0, "answer_tokens": 10}
 MODELS = request(b"", path="/v1/models", method="GET")

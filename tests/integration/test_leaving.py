@@ -14,7 +14,8 @@ from tests.gateway_books import is_idle, metric, nodes, statuses
 from tests.gateway_process import Gateway, Stub, until
 from tests.raw_http import RawClient, chat, request
 
-WITHIN_S = 1.0
+WITHIN_S = 3.0
+"""At once, on busy processors too; shorter than a lease, which would free a conversation by itself."""
 STUB = {"decode_rate": 20.0, "answer_tokens": 10}
 
 

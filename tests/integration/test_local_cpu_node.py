@@ -16,11 +16,14 @@ import psutil
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
+from gateway.local import cpu_node
 from gateway.local.cpu_node import ANSWER_TOKENS
 
 MODULE = (sys.executable, "-m", "gateway.local.cpu_node")
 GONE_WITHIN_S = 5.0
 ENDS_WITHIN_S = 60.0
+BOUND = 40
+"""Tokens of an answer to a request that names no limit; the usual bound takes many seconds to reach."""
 # A parent of a node, which says the node's ready line and process id and waits.
 PARENT = """
 import subprocess, sys, time
@@ -45,7 +48,10 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running("--port", "0", "--alias", "little", "--context", "2048") as (_, address):
+    with running("--port", "0", "--alias", "little", "--context", "2048", "--answer-tokens", str(BOUND)) as (
+        _,
+        address,
+    ):
         yield address
 
 
@@ -103,16 +109,23 @@ def test_a_request_without_max_tokens_ends_by_itself(url: str) -> None:
     answer = babble(url)
 
     assert answer.usage is not None
-    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", ANSWER_TOKENS)
+    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", BOUND)
+
+
+def test_the_usual_bound_is_the_documented_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds if nobody chooses another; that it is kept, the test above shows of a shorter one."""
+    monkeypatch.setattr(sys, "argv", ["cpu_node"])
+
+    assert cpu_node._options().answer_tokens == ANSWER_TOKENS == 512
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_request_that_names_more_tokens_gets_more(url: str, name: str) -> None:
     """The bound is a default; what a client asks for is honoured."""
-    answer = babble(url, **{name: ANSWER_TOKENS + 8})
+    answer = babble(url, **{name: BOUND + 8})
 
     assert answer.usage is not None
-    assert answer.usage.completion_tokens == ANSWER_TOKENS + 8
+    assert answer.usage.completion_tokens == BOUND + 8
 
 
 def test_it_says_how_it_is_and_what_it_serves(url: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import redis
 
-from gateway.local import preflight, valkey
+from gateway.local import valkey
+from tests.ports import free_port
 
 STARTED_WITHIN_S = 10.0
 
@@ -31,7 +32,7 @@ def running(folder: Path, port: int) -> Iterator[tuple[redis.Redis, subprocess.P
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     """The server syncs before it answers."""
-    port = preflight.free_port()
+    port = free_port()
     with running(tmp_path, port) as (client, server):
         client.set("turn", "said")
         server.kill()
@@ -41,7 +42,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 
 def test_it_never_evicts_and_listens_on_this_machine_only(tmp_path: Path) -> None:
     """A dialogue is not a cache entry, and there is no password."""
-    with running(tmp_path, preflight.free_port()) as (client, _):
+    with running(tmp_path, free_port()) as (client, _):
         wanted = {
             "maxmemory": "0",
             "maxmemory-policy": "noeviction",
@@ -53,4 +54,4 @@ def test_it_never_evicts_and_listens_on_this_machine_only(tmp_path: Path) -> Non
 
 def test_a_port_without_a_server_does_not_answer() -> None:
     """Not ready is an answer, not an error."""
-    assert asyncio.run(valkey.answers(preflight.free_port())) is False
+    assert asyncio.run(valkey.answers(free_port())) is False

@@ -1,7 +1,5 @@
 """A node's KV events in a running gateway: found where the engine says, followed, and seen on its page."""
 
-import contextlib
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +8,9 @@ import httpx
 import pytest
 
 from bench.stub_node.spec import EngineName
-from tests.conftest import free_port
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
 from tests.node_traffic import Control, control, name_of
+from tests.ports import free_port
 
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang")
 
@@ -70,7 +68,7 @@ def test_a_flush_is_a_new_epoch(engine: EngineName) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_restart_is_a_new_epoch(engine: EngineName) -> None:
     """On the same ports: the numbers of its batches begin anew."""
-    traits: dict[str, Any] = {"engine": engine, "port": free_port(), "kv_port": _two_free_ports()}
+    traits: dict[str, Any] = {"engine": engine, "port": free_port(), "kv_port": free_port(side_by_side=2)}
     with (
         running_stub(**traits) as first,
         running_gateway(f"{engine}={first.url}") as gateway,
@@ -107,17 +105,6 @@ def test_a_node_that_was_restarted_without_events_is_followed_no_more() -> None:
             assert until(lambda: events(second, admin)["source"] is None)
             assert "suspect" == events(second, admin)["state"]
             assert [] == admin.nodes()[name_of(second.url)]["notes"]
-
-
-def _two_free_ports() -> int:
-    """The first of two ports side by side."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", port + 1))
-                return port
 
 
 def test_the_metrics_tell_of_a_nodes_cache() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from history.redis_check import check_store
 from history.redis_place import Durability, parse_place
-from tests.conftest import Valkey, free_port
+from tests.conftest import Valkey
 from tests.gateway_process import Stub, running_gateway
+from tests.ports import free_port
 from tests.redis_topologies import asking, new_server, running_cluster, wait_for_replica
 
 

@@ -18,7 +18,8 @@ from history.redis_client import redis_client
 from history.redis_keys import conversation_keys
 from history.redis_place import Durability, parse_place
 from history.redis_store import RedisStore
-from tests.conftest import Valkey, free_port
+from tests.conftest import Valkey
+from tests.ports import free_port
 from tests.redis_topologies import MASTER_NAME, Watched, asking, running_watched
 
 TURN = Turn(messages=(b'{"role":"user","content":"hello"}',), digests=bytes(16))

@@ -12,7 +12,8 @@ from history.conversation import Conversation, ConversationKey, Turn
 from history.errors import StoreUnavailable
 from history.ports import Begun, Change, Claim
 from history.redis_store import RedisStore
-from tests.conftest import Valkey, free_port
+from tests.conftest import Valkey
+from tests.ports import free_port
 
 TURN = Turn(messages=(b'{"role":"user","content":"hello"}',), digests=bytes(16))
 

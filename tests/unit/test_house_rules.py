@@ -1,6 +1,7 @@
 """The house rules that no other tool checks: sizes, names of files, locks, and tests that could not fail."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -18,9 +19,14 @@ def code_files() -> list[Path]:
     return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in CODE]
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Everything in a file; several rules look at it."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse(path.read_text())
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -85,7 +91,7 @@ def test_no_test_asserts_a_constant() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in code_files()
         if path.suffix == ".py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Assert) and always_true(node)
     ]
     assert found == []

@@ -16,10 +16,16 @@ def share(found: list[bool]) -> float:
     return sum(found) / len(found)
 
 
+@pytest.fixture(scope="module")
+def sparse() -> list[Outcome]:
+    """200 cases, at 5 to 500 turns, Chinese and English: ten facts in each dialogue."""
+    return list(outcomes(0, rule=RULE, window=WindowRule()))
+
+
 @pytest.fixture(scope="module", params=[0, 1])
-def answered(request: pytest.FixtureRequest) -> list[Outcome]:
-    """200 cases, at 5 to 500 turns, Chinese and English."""
-    return list(outcomes(request.param, rule=RULE, window=WindowRule()))
+def answered(request: pytest.FixtureRequest, sparse: list[Outcome]) -> list[Outcome]:
+    """Those, and as many others."""
+    return sparse if request.param == 0 else list(outcomes(1, rule=RULE, window=WindowRule()))
 
 
 def test_facts_at_any_distance_are_in_the_prompt(answered: list[Outcome]) -> None:
@@ -90,14 +96,14 @@ def test_a_summary_keeps_the_newest_that_fits_its_budget() -> None:
     assert not summary.ideal(long, 1, CompactionRule())
 
 
-def test_a_dialogue_full_of_facts_outgrows_the_best_summary() -> None:
+def test_a_dialogue_full_of_facts_outgrows_the_best_summary(sparse: list[Outcome]) -> None:
     """While recall finds them as before; in a dialogue with ten facts an ideal summary has them all."""
     full = [
         one for one in outcomes(0, rule=RULE, window=WindowRule(), fact_every=10) if one.case.distance >= 350
     ]
-    sparse = [one for one in outcomes(0, rule=RULE, window=WindowRule()) if not one.in_window]
+    left = [one for one in sparse if not one.in_window]
 
     assert share([one.recalled for one in full]) >= 0.9
     assert share([one.summarised for one in full]) < 0.1
-    assert share([one.summarised for one in sparse]) == 1
-    assert share([one.in_newest_lines for one in sparse]) < 0.5
+    assert share([one.summarised for one in left]) == 1
+    assert share([one.in_newest_lines for one in left]) < 0.5
