@@ -6,7 +6,7 @@ from gateway.routing.node import Node
 from gateway.routing.truth import Reason
 
 _SAID: Mapping[Reason, str] = {
-    "nothing": "none of it is ever found, also of what was there a minute ago: prefix caching is off, or every "
+    "nothing": "none of it is ever found, also of what was there a minute ago: prefix caching is off, or each "
     "prompt begins differently (a chat template that writes the time, a cache salt of its own per request)",
     "rewritten": "only the beginning is found, however long the dialogue: the chat template writes earlier "
     "turns differently than they were answered (thoughts taken out, tool calls put differently)",
@@ -14,7 +14,7 @@ _SAID: Mapping[Reason, str] = {
     "(models with hybrid attention do), so short prefixes are lost",
     "evicted": "what is a minute old is found and what is older is not: its KV cache is too small for those "
     "who talk on it; give it more memory for KV, a second tier, or fewer conversations",
-    "unclear": "what is found follows no pattern; speculative decoding or other users of the node can do that",
+    "unclear": "what is found follows no pattern; speculative decoding or other users of it can do that",
 }
 
 
