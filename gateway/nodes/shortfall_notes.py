@@ -7,7 +7,7 @@ from gateway.routing.truth import Reason
 
 _SAID: Mapping[Reason, str] = {
     "nothing": "none of it is ever found, also of what was there a minute ago: prefix caching is off, or "
-    "each prompt begins differently (a chat template that writes the time, a cache salt of its own per request)",
+    "each prompt begins differently (a template that writes the time, a cache salt of its own per request)",
     "rewritten": "only the beginning is found, however long the dialogue: the chat template writes earlier "
     "turns differently than they were answered (thoughts taken out, tool calls put differently)",
     "blocks": "what is found comes in large steps: its cache works in blocks of more tokens than it told "
