@@ -8,7 +8,7 @@ import xxhash
 from gateway.nodes.completion import Usage
 from gateway.request import ChatRequest
 from gateway.routing import prefix as chains
-from gateway.routing.holdings import LONG_HEAD, Held, Placed, Sought
+from gateway.routing.holdings import LONG_ENOUGH, Held, Placed, Sought
 from gateway.routing.prefix import PrefixChain, expected_tokens
 from gateway.routing.router import Decision, Outcome, Router
 from gateway.telemetry import CacheKey, Phase, Score
@@ -60,7 +60,7 @@ class Prefix(msgspec.Struct, frozen=True):
     def _with_head(self, head: int, tokens: int) -> list[tuple[bytes, int]]:
         links = self.chain.links
         own = [(links[-1], tokens)] if links else []
-        return [*own, (self.head[0], head)] if len(links) > 1 and head >= LONG_HEAD else own
+        return [*own, (self.head[0], head)] if len(links) > 1 and head >= LONG_ENOUGH else own
 
 
 def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:

@@ -12,7 +12,7 @@ import msgspec
 from bench.fleet.policy import Policy, Sight
 from bench.fleet.prompt import Prompt, Request
 from gateway.routing.choice import Ask, RoutingRules
-from gateway.routing.holdings import LONG_HEAD, Placed, Sought
+from gateway.routing.holdings import LONG_ENOUGH, Placed, Sought
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node, NodeSpec
 from gateway.routing.router import Decision, Outcome, Router
@@ -127,7 +127,7 @@ class Ours:
 
 
 def _places(prompt: Prompt) -> list[tuple[bytes, int]]:
-    heads = [head for head in prompt.heads if head[1] >= LONG_HEAD]
+    heads = [head for head in prompt.heads if head[1] >= LONG_ENOUGH]
     return [(prompt.links[-1], prompt.tokens), *heads]
 
 

@@ -9,6 +9,7 @@ they are still there. `routing.lane` keeps the numbers.
 
 1. Nodes that got much more than the mean of late get nothing for a shared beginning alone: else the node that
    has the persona would get everybody.
+   What is shorter than `LONG_ENOUGH` attracts nobody either: all who begin with the same two words.
 2. A bound conversation stays unless its node costs `home_band` cold prefills more than the best.
 3. Of nodes within a twentieth of the best, rendezvous picks: replicas agree without talking, and no node is
    first by its place in a list. What lost its node spreads over the wider band: it comes in numbers.
@@ -19,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.routing.holdings import Held
+from gateway.routing.holdings import LONG_ENOUGH, Held
 from gateway.routing.node import Node
 from gateway.routing.prefix import expected_tokens
 from gateway.routing.rendezvous import winner
@@ -28,6 +29,8 @@ Route = Literal["bound", "prefix", "spread", "spill", "failover", "external"]
 Unfit = Literal["unhealthy", "draining", "other_model", "full", "failed"]
 
 _BAND = 0.05
+_EQUAL_S = 0.005
+"""A difference below what the network makes decides nothing, however short the prompt."""
 
 
 class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +110,7 @@ def choose(
         node.id: expected_tokens(held.weighed, ask.prompt_tokens, node.block_size)
         for node in able
         if (held := ask.held.get(node.id)) is not None
+        and (held.weighed >= LONG_ENOUGH or node.id == ask.bound_to)
     }
     near = _within_bound(ask, able, rules)
     node = near[0] if len(near) == 1 else _pick(ask, near, weighed, rules, rate=rate, now=now)
@@ -137,6 +141,8 @@ def draw(key: bytes, nodes: Sequence[Node]) -> Node:
 
 def _within_bound(ask: Ask, able: list[Node], rules: RoutingRules) -> list[Node]:
     """Nodes that may get it: those that hold some of its own in any case, others unless they got too much."""
+    if ask.shared < LONG_ENOUGH:
+        return able
     weights = sum([node.spec.weight for node in able])
     limit = rules.load_bound * sum([node.lane.lately for node in able]) / weights
     own = {name for name, held in ask.held.items() if held.weighed > ask.shared}
@@ -167,7 +173,7 @@ def _pick(
             if price <= low + rules.home_band * cold:
                 return node
             is_lost = False
-    limit = low + (rules.home_band if is_lost else _BAND) * cold
+    limit = low + max((rules.home_band if is_lost else _BAND) * cold, _EQUAL_S)
     best = [node for node, price in zip(near, prices, strict=True) if price <= limit]
     return best[0] if len(best) == 1 else draw(ask.key, best)
 

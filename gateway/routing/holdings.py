@@ -9,8 +9,8 @@ from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
 from gateway.routing.retention import LIKELY, Gates, odds
 
-LONG_HEAD = 256
-"""A shorter beginning (a persona, a system prompt) that others share attracts nobody."""
+LONG_ENOUGH = 256
+"""Tokens. What is shorter and not a conversation's own is computed faster than it is worth going for."""
 _RECENT = 6
 """Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
 
@@ -70,7 +70,7 @@ class Sought(msgspec.Struct, frozen=True):
 
     def long_head(self) -> tuple[bytes, int] | None:
         """The shared beginning, if it is long enough to matter."""
-        return self.head if self.head[1] >= LONG_HEAD else None
+        return self.head if self.head[1] >= LONG_ENOUGH else None
 
 
 class Holdings:
