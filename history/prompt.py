@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from history.conversation import Memory, Turn
-from history.memory import block, head
+from history.memory import rendered
 
 
-class Prompt(msgspec.Struct, frozen=True):
+class Prompt(msgspec.Struct, frozen=True, gc=False):
     """`messages` are JSON objects in order.
 
     `parts` are the same for telling prefixes apart: persona and memory count as two, though they stand in one
@@ -30,10 +30,9 @@ class Prompt(msgspec.Struct, frozen=True):
 
 def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
     """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new."""
-    remembered = block(memory) if memory else ""
-    first = head(persona, remembered)
+    remembered, first = rendered(memory, persona) if memory else (b"", persona)
     said = [message for turn in turns for message in turn.messages]
     said.extend(new)
-    heads = [part for part in (persona, remembered.encode()) if part]
+    heads = [part for part in (persona, remembered) if part]
     messages = (first, *said) if first else tuple(said)
     return Prompt(messages=messages, parts=(*heads, *said))

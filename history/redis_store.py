@@ -6,15 +6,17 @@ Time is the server's, so that gateways with different clocks agree on who holds 
 """
 
 import secrets
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any
 
 from history.book import Book
 from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Stored, Turn
 from history.errors import ConversationErased, ConversationNotFound, StoreFault
+from history.known_windows import KnownWindows
 from history.limits import LimitRule
 from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
-from history.redis_answers import begun, commit_refused, sha1
+from history.redis_answers import begun, commit_refused, committed, sha1
 from history.redis_census import census, names_like
 from history.redis_keys import (
     ALL_TOTALS,
@@ -48,6 +50,9 @@ from history.store_rules import (
     check_claim,
 )
 
+_IDLE_S = 1_800.0
+"""A window that was not used for so long is forgotten, and what was erased on another replica with it."""
+
 _ON_CONVERSATIONS = (
     *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
     *("read", "turns", "load", "branch", "branches", "rate", "ratings", "erase"),
@@ -61,9 +66,10 @@ class RedisStore:
     `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `pool_size`: how many
     calls may be under way at once, the rest wait. `timeout_s`: how long one call may take in all.
     `durability`: what must be true before a turn counts as stored. `limits`: when a conversation is full.
+    `window_bytes`: how much of windows is kept here too, so that only what is new has to be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting
         self,
         place: RedisPlace | str,
         *,
@@ -72,6 +78,7 @@ class RedisStore:
         timeout_s: float = 2.0,
         durability: Durability | None = None,
         limits: LimitRule | None = None,
+        window_bytes: int = 128 * 1024 * 1024,
     ) -> None:
         if ttl_ms is not None and ttl_ms <= 0:
             raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
@@ -81,6 +88,7 @@ class RedisStore:
         self._place = parse_place(place) if isinstance(place, str) else place
         self._timeout_s = timeout_s
         self._link = RedisLink(self._place, size=pool_size, timeout_s=timeout_s, durability=durability)
+        self._windows = KnownWindows(max_bytes=window_bytes, idle_s=_IDLE_S, clock=time.monotonic)
         self._scripts: dict[str, Script] = {
             **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
             **{name: load_script(name) for name in _ON_OTHERS},
@@ -94,6 +102,7 @@ class RedisStore:
     async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
         """Take the lease and read the window, or a place in the queue, in one round trip."""
         check_claim(claim)
+        known = self._windows.get(key)
         try:
             status, *rest = await self._run(
                 "begin",
@@ -101,13 +110,16 @@ class RedisStore:
                 *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
                 *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
                 *(TICKET_MS, GRAVE_MS),
+                *(known.commit, known.conversation.turn_count, known.conversation.memory_version),
             )
         except Unconfirmed:
             # The caller goes away without knowing that it holds a lease, which the next one would wait for.
             await self.leave(key, claim.owner)
             raise
         if status == b"begun":
-            return begun(claim, *rest)
+            held, now_known = begun(claim, known, rest)
+            self._windows.put(key, now_known)
+            return held
         if status == b"busy":
             return Busy(position=rest[0], holder_expires_ms=rest[1])
         return Missing()
@@ -124,7 +136,7 @@ class RedisStore:
 
     async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write the change and free the lease. Raises as `ConversationStore.commit` does."""
-        keys = conversation_keys(key)
+        keys, known = conversation_keys(key), self._windows.get(key)
         fields = changed_fields(change)
         status, *rest = await self._run(
             "commit",
@@ -135,14 +147,18 @@ class RedisStore:
             *(change.into_branch, len(change.branches)),
             encode_memory(change.shown) if change.shown is not None else b"",
             *(self._limits.conversation_turns, self._limits.conversation_bytes),
+            *(known.commit, known.conversation.memory_version),
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),
             *(part for branch in change.branches for part in (branch[0], encode_branch(branch))),
         )
         if status == b"done":
-            self._book.note(key.tenant, *rest[1:])
-            return decode_conversation(rest[0])
+            more_turns, more_bytes, *answer = rest
+            self._book.note(key.tenant, more_turns, more_bytes)
+            known = committed(change, known, answer)
+            self._windows.put(key, known)
+            return known.conversation
         raise commit_refused(status, rest, change, self._limits)
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
@@ -332,6 +348,7 @@ class RedisStore:
         await self._link.close()
 
     async def _erase_slot(self, key: ConversationKey) -> str:
+        self._windows.drop(key)
         _, user, was = await self._run("erase", conversation_keys(key))
         stored = decode_stored(was)
         self._book.note(key.tenant, -stored.turns, -stored.bytes)
