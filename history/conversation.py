@@ -15,14 +15,14 @@ _encode = msgspec.msgpack.Encoder().encode
 Status = Literal["complete", "open", "incomplete"]
 
 
-class ConversationKey(msgspec.Struct, frozen=True, gc=False):
+class ConversationKey(msgspec.Struct, frozen=True):
     """Whose dialogue it is. Ids are only unique inside a tenant."""
 
     tenant: str
     id: str
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True):
     """What surrounds the answer in the engine's response, kept so that a retry can be answered again."""
 
     id: str = ""
@@ -34,7 +34,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, array_like=True):
     cached_tokens: int = 0
 
 
-class Turn(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Turn(msgspec.Struct, frozen=True, array_like=True):
     """A user message and everything up to the final assistant message.
 
     `open` turns end with a tool call whose result is still to come; `incomplete` ones lost their
@@ -66,7 +66,7 @@ def turn_size(turn: Turn) -> int:
     return len(_encode(turn))
 
 
-class Binding(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Binding(msgspec.Struct, frozen=True, array_like=True):
     """Which node holds the conversation's KV, up to which prefix, since when."""
 
     node: str
@@ -93,7 +93,7 @@ class Memory(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """Unix seconds."""
 
 
-class PastMark(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class PastMark(msgspec.Struct, frozen=True, array_like=True):
     """While `number` is the same, the turns before the cut are the same at their positions.
 
     They never change, until a branch replaces some of them; the cut alone does not tell, since it comes
@@ -112,7 +112,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     bytes: int = 0
 
 
-class Conversation(msgspec.Struct, frozen=True, gc=False):
+class Conversation(msgspec.Struct, frozen=True):
     """Everything remembered under one id but the turns themselves."""
 
     user: str = ""
@@ -145,7 +145,7 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
     updated_at: float = 0.0
 
 
-class Lease(msgspec.Struct, frozen=True, gc=False):
+class Lease(msgspec.Struct, frozen=True):
     """The right to write one conversation, until it expires or a later fence is handed out."""
 
     owner: str

@@ -17,7 +17,7 @@ from history.message import DIGEST_SIZE, Message, digests, is_persona, parse_mes
 _ANSWERS_TOOL_CALL = frozenset({"tool", "function"})
 
 
-class Incoming(msgspec.Struct, frozen=True, gc=False):
+class Incoming(msgspec.Struct, frozen=True):
     """A request's messages, the leading persona set apart."""
 
     persona: Message | None
@@ -46,7 +46,7 @@ ANEW = Incoming(persona=None, messages=(), regenerates=True)
 """Nothing but the wish for another answer."""
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
+class Draft(msgspec.Struct, frozen=True):
     """A turn before it has its answer."""
 
     messages: tuple[bytes, ...] = ()
@@ -55,7 +55,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     """Of the stored turn that it continues."""
 
 
-class Plan(msgspec.Struct, frozen=True, gc=False):
+class Plan(msgspec.Struct, frozen=True):
     """What becomes of the stored turns: `keep` of them stay, `adopted` follow, `draft` gets the answer."""
 
     keep: int

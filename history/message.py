@@ -25,8 +25,6 @@ class _Role(msgspec.Struct):
 
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-_PLAIN = {"role", "content"}
-"""The fields of most messages: all of them are visible as they are."""
 _PERSONA_ROLES = frozenset({"system", "developer"})
 _MAX_MESSAGES = 20_000
 # Engines read control tokens inside a content as their own; a user or a tool must not be able to write them.
@@ -41,7 +39,7 @@ _canonical = msgspec.json.Encoder(order="deterministic").encode
 _encode = msgspec.json.Encoder().encode
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True):
     """`json` is the text that goes into prompts; `digest` identifies what the client could see."""
 
     role: str
@@ -134,8 +132,7 @@ def visible_digest(fields: dict[str, Any]) -> bytes:
     xxh3 is no defence against somebody who wants a collision; here only the owner of a conversation
     could collide with their own messages.
     """
-    is_plain = fields.keys() == _PLAIN and isinstance(fields["content"], str) and fields["content"]
-    return xxhash.xxh3_128_digest(_canonical(fields if is_plain else _visible(fields)))
+    return xxhash.xxh3_128_digest(_canonical(_visible(fields)))
 
 
 def _visible(fields: dict[str, Any]) -> dict[str, Any]:

@@ -31,14 +31,14 @@ _LATEST_S = 1e11
 """The calendar ends somewhere; imported dialogues may say anything."""
 
 
-class Line(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Line(msgspec.Struct, frozen=True, array_like=True):
     """What one side said."""
 
     who: Who
     text: str
 
 
-class Passage(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Passage(msgspec.Struct, frozen=True, array_like=True):
     """What was said in the turn at `position`, or a part of it."""
 
     position: int

@@ -15,7 +15,7 @@ Branch = tuple[int, tuple[Turn, ...]]
 """Turns that were replaced: the index of the first, and all of them."""
 
 
-class Claim(msgspec.Struct, frozen=True, gc=False):
+class Claim(msgspec.Struct, frozen=True):
     """What a writer asks for when it begins a turn."""
 
     owner: str
@@ -30,7 +30,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     """How many of the newest turns' digests to return as well, for alignment."""
 
 
-class Begun(msgspec.Struct, frozen=True, gc=False):
+class Begun(msgspec.Struct, frozen=True):
     """The lease is held. `turns` are those of the window: `conversation.cut` onwards."""
 
     conversation: Conversation
@@ -53,7 +53,7 @@ class Missing(msgspec.Struct, frozen=True):
     """`must_exist` was asked for and there is nothing under this id."""
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class Change(msgspec.Struct, frozen=True):
     """What a commit writes, all of it or nothing.
 
     The newest `turn_count - keep` turns are replaced by `append`; with `save_branch` those replaced are

@@ -13,7 +13,7 @@ from history.conversation import Memory, Turn
 from history.memory import rendered
 
 
-class Prompt(msgspec.Struct, frozen=True, gc=False):
+class Prompt(msgspec.Struct, frozen=True):
     """`messages` are JSON objects in order.
 
     `parts` are the same for telling prefixes apart: persona and memory count as two, though they stand in one

@@ -94,7 +94,7 @@ class RecallRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class Sentence(msgspec.Struct, frozen=True, gc=False):
+class Sentence(msgspec.Struct, frozen=True):
     """A sentence of the message, and its words, each once."""
 
     words: tuple[str, ...]
@@ -111,7 +111,7 @@ class Sentence(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class Term(msgspec.Struct, frozen=True, gc=False):
+class Term(msgspec.Struct, frozen=True):
     """A word of the message as the index has it."""
 
     word: str
@@ -120,7 +120,7 @@ class Term(msgspec.Struct, frozen=True, gc=False):
     """How many archived turns have it."""
 
 
-class Corpus(msgspec.Struct, frozen=True, gc=False):
+class Corpus(msgspec.Struct, frozen=True):
     """What the weights depend on: how many turns can be found, and how many words they have together."""
 
     turns: int
@@ -144,7 +144,7 @@ class Wanted(msgspec.Struct, frozen=True):
     corpus: Corpus
 
 
-class Match(msgspec.Struct, frozen=True, gc=False):
+class Match(msgspec.Struct, frozen=True):
     """A turn that clears the thresholds."""
 
     position: int
@@ -154,7 +154,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     """A sentence that asks refers to it."""
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class Found(msgspec.Struct, frozen=True):
     """What the index keeps of a turn that matches."""
 
     passage: Passage

@@ -23,6 +23,7 @@ from history.conversation import ConversationKey, Turn
 from history.passage import Passage, remembered
 from history.recall import RecallRule, sentences
 from history.recall_index import RecallIndex
+from history.stem import stem
 
 State = Literal["nothing", "warm", "grown", "built", "late"]
 """`nothing`: the message refers to nothing, or nothing has left the window. `grown`, `built`: it waited for
@@ -137,17 +138,16 @@ class Recaller:
         self._start(entry, self._take(entry, turns, start))
 
     def forget(self, key: ConversationKey) -> None:
-        """Drop the index of a conversation that is no more."""
-        if entry := self._entries.pop(key, None):
-            entry.dropped = True
-            self._settle(entry)
+        """Drop the index of a conversation that is no more, and the words that were looked up with it."""
+        self._drop(key)
+        stem.cache_clear()
 
     def prune(self) -> None:
         """Drop what was idle for too long, then what was used longest ago until the bounds hold."""
         since = self._clock() - self._cache.idle_s
         for key, entry in list(self._entries.items()) if self._has_too_many(since) else ():
             if entry.users == 0 and entry.filling is None and self._has_too_many(since):
-                self.forget(key)
+                self._drop(key)
 
     async def close(self) -> None:
         """End what is being built, and give the memory back."""
@@ -155,12 +155,17 @@ class Recaller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for key in list(self._entries):
-            self.forget(key)
+            self._drop(key)
+
+    def _drop(self, key: ConversationKey) -> None:
+        if entry := self._entries.pop(key, None):
+            entry.dropped = True
+            self._settle(entry)
 
     def _entry(self, key: ConversationKey, archive: str, cut: int) -> _Entry:
         entry = self._entries.get(key)
         if entry is None or entry.archive != archive:
-            self.forget(key)
+            self._drop(key)
             entry = self._entries[key] = _Entry(archive, max(0, cut - self._rule.max_turns))
         self._entries.move_to_end(key)
         entry.used_at = self._clock()

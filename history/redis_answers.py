@@ -6,7 +6,7 @@ from typing import Any
 
 from history.conversation import Lease, Stored
 from history.errors import LeaseLost, StoreFault, TurnsArchived
-from history.known_windows import Known
+from history.known_windows import Known, Version
 from history.limits import LimitRule, full
 from history.ports import Begun, Change, Claim
 from history.redis_records import decode_changes, decode_turns
@@ -18,9 +18,9 @@ def begun(claim: Claim, known: Known, answer: list[Any]) -> tuple[Begun, Known]:
 
     Raises `StoreFault` if turns of the window are missing.
     """
-    exists, fence, commit, start, fields, newer, digests = answer
+    exists, fence, commit, memory, start, fields, newer, digests = answer
     conversation = decode_changes(known.conversation, fields)
-    known = known.with_newer(commit, conversation, decode_turns(newer), start=start)
+    known = known.with_newer(Version(commit, memory), conversation, decode_turns(newer), start=start)
     expected = conversation.turn_count - conversation.cut
     if len(known.turns) != expected:
         raise StoreFault(
@@ -39,12 +39,12 @@ def begun(claim: Claim, known: Known, answer: list[Any]) -> tuple[Begun, Known]:
 
 def committed(change: Change, known: Known, answer: list[Any]) -> Known:
     """The conversation as it is now, and its window where that is known, too: else without a commit."""
-    commit, has_grown, fields = answer
+    commit, memory, has_grown, fields = answer
     before = known.conversation
     after = changed(before, change, cut=moved_cut(before, change)) if has_grown else before
     conversation = decode_changes(after, fields)
     if has_grown or (commit and conversation.turn_count == len(change.append)):
-        return known.with_newer(commit, conversation, change.append, start=change.keep)
+        return known.with_newer(Version(commit, memory), conversation, change.append, start=change.keep)
     return Known(conversation=conversation)
 
 

@@ -5,6 +5,7 @@ sent twice without harm: a writer is known by its owner, a commit by its fence, 
 Time is the server's, so that gateways with different clocks agree on who holds a lease.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from history.book import Book
 from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Stored, Turn
 from history.errors import ConversationErased, ConversationNotFound, StoreFault
-from history.known_windows import KnownWindows
+from history.known_windows import Known, KnownWindows
 from history.limits import LimitRule
 from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
 from history.redis_answers import begun, commit_refused, committed, sha1
@@ -52,6 +53,7 @@ from history.store_rules import (
 
 _IDLE_S = 1_800.0
 """A window that was not used for so long is forgotten, and what was erased on another replica with it."""
+_PRUNE_EVERY_S = 60.0
 
 _ON_CONVERSATIONS = (
     *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
@@ -89,6 +91,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._link = RedisLink(self._place, size=pool_size, timeout_s=timeout_s, durability=durability)
         self._windows = KnownWindows(max_bytes=window_bytes, idle_s=_IDLE_S, clock=time.monotonic)
+        self._pruning: asyncio.TimerHandle | None = None
         self._scripts: dict[str, Script] = {
             **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
             **{name: load_script(name) for name in _ON_OTHERS},
@@ -110,7 +113,7 @@ class RedisStore:
                 *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
                 *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
                 *(TICKET_MS, GRAVE_MS),
-                *(known.commit, known.conversation.turn_count, known.conversation.memory_version),
+                *(known.version.commit, known.conversation.turn_count, known.version.memory),
             )
         except Unconfirmed:
             # The caller goes away without knowing that it holds a lease, which the next one would wait for.
@@ -118,10 +121,11 @@ class RedisStore:
             raise
         if status == b"begun":
             held, now_known = begun(claim, known, rest)
-            self._windows.put(key, now_known)
+            self._know(key, now_known)
             return held
         if status == b"busy":
             return Busy(position=rest[0], holder_expires_ms=rest[1])
+        self._windows.drop(key)
         return Missing()
 
     async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
@@ -147,7 +151,7 @@ class RedisStore:
             *(change.into_branch, len(change.branches)),
             encode_memory(change.shown) if change.shown is not None else b"",
             *(self._limits.conversation_turns, self._limits.conversation_bytes),
-            *(known.commit, known.conversation.memory_version),
+            *known.version,
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),
@@ -157,7 +161,7 @@ class RedisStore:
             more_turns, more_bytes, *answer = rest
             self._book.note(key.tenant, more_turns, more_bytes)
             known = committed(change, known, answer)
-            self._windows.put(key, known)
+            self._know(key, known)
             return known.conversation
         raise commit_refused(status, rest, change, self._limits)
 
@@ -345,11 +349,26 @@ class RedisStore:
 
     async def close(self) -> None:
         """Give the connections back."""
+        if self._pruning is not None:
+            self._pruning.cancel()
         await self._link.close()
 
+    def _know(self, key: ConversationKey, known: Known) -> None:
+        """Keep a window in mind, and look now and then whether it has to go, also where nobody comes."""
+        self._windows.put(key, known)
+        if self._pruning is None:
+            self._pruning = asyncio.get_running_loop().call_later(_PRUNE_EVERY_S, self._prune)
+
+    def _prune(self) -> None:
+        self._windows.prune()
+        again = asyncio.get_running_loop().call_later
+        self._pruning = again(_PRUNE_EVERY_S, self._prune) if self._windows else None
+
     async def _erase_slot(self, key: ConversationKey) -> str:
-        self._windows.drop(key)
-        _, user, was = await self._run("erase", conversation_keys(key))
+        try:
+            _, user, was = await self._run("erase", conversation_keys(key))
+        finally:
+            self._windows.drop(key)
         stored = decode_stored(was)
         self._book.note(key.tenant, -stored.turns, -stored.bytes)
         return decode_id(user)

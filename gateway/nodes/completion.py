@@ -46,19 +46,18 @@ class _ToolCall(msgspec.Struct):
     function: _Function | None = None
 
 
-# What comes in hundreds and goes at once is left out of the garbage collector's rounds.
-class _Delta(msgspec.Struct, gc=False):
+class _Delta(msgspec.Struct):
     content: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
-class _ChunkChoice(msgspec.Struct, gc=False):
+class _ChunkChoice(msgspec.Struct):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
+class _Chunk(msgspec.Struct):
     id: str = ""
     created: int = 0
     model: str = ""

@@ -4,7 +4,7 @@
 --       into_branch branch_count shown_version max_turns max_bytes, then what the caller has of it already:
 --       known_commit known_memory, then field_count times name value, then turn_count turns, then as many digests,
 --       then branch_count times index branch
--- -> done turns bytes commit grown fields | erased | lost | keep turn_count | cut turn_count | branch number
+-- -> done turns bytes commit memory grown fields | erased | lost | keep turn_count | cut turn_count | branch number
 --    | archived base | full turns bytes | newer version
 --    `commit` is empty for one that was done before. `grown`: turns were added to what is known, and `fields` may
 --    be the volatile ones only
@@ -24,7 +24,7 @@ if refusal then
   return refusal
 end
 local stored = redis.call(
-  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memory_version',
+  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memory_mark',
   'base', 'past', 'stored'
 )
 local base, done = tonumber(stored[9] or 0), stored[3] or ','
@@ -37,7 +37,7 @@ end
 -- Fences begin anew behind an erasure, owners never come twice.
 local us = fence .. '.' .. string.sub(redis.sha1hex(owner), 1, 16)
 if string.find(done, ',' .. us .. ',', 1, true) then
-  return { 'done', 0, 0, '', 0, redis.call('HMGET', meta, unpack(FIELDS)) }
+  return { 'done', 0, 0, '', '', 0, redis.call('HMGET', meta, unpack(FIELDS)) }
 end
 if stored[1] ~= owner or stored[2] ~= fence then
   return { 'lost' }
@@ -157,7 +157,8 @@ if new_epoch then
   redis.call('HINCRBY', meta, 'epoch', 1)
 end
 local grown = keep == old_count and more_branches == 0 and known_commit ~= '' and known_commit == newest_commit(done)
-local fields = grown and (stored[8] or '0') == known_memory and VOLATILE or FIELDS
+local memory = stored[8] or ''
+local fields = grown and memory == known_memory and VOLATILE or FIELDS
 done = done .. us .. ','
 while select(2, string.gsub(done, ',', '')) > remembered + 1 do
   done = string.gsub(done, '^,[^,]*', '', 1)
@@ -177,4 +178,6 @@ for _, key in ipairs(KEYS) do
     redis.call('PERSIST', key)
   end
 end
-return { 'done', more_turns, more_bytes, us, grown and 1 or 0, redis.call('HMGET', meta, unpack(fields)) }
+return {
+  'done', more_turns, more_bytes, us, memory, grown and 1 or 0, redis.call('HMGET', meta, unpack(fields)),
+}

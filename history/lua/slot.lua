@@ -7,7 +7,7 @@ local FIELDS = {
   'branches', 'past', 'base', 'metadata', 'binding', 'stored', 'created_at', 'updated_at',
 }
 
--- Those of them that the caller cannot know, though it knows the newest commit and the memory.
+-- Those of them that the caller cannot know, though it knows the newest commit and the newest memory.
 local VOLATILE = { 'binding', 'base', 'metadata', 'stored' }
 
 -- The newest of the commits that are remembered; empty where there is none.

@@ -3,12 +3,17 @@
 import asyncio
 import itertools
 import uuid
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
+from history import redis_store
 from history.conversation import Binding, Conversation, ConversationKey, Memory, Turn
 from history.ports import Archived, Begun, Change, Claim, Learned
+from history.redis_keys import conversation_keys
 from history.redis_store import RedisStore
 from tests.contract.store_stage import turn
 
@@ -34,6 +39,7 @@ steps = st.one_of(
     st.tuples(st.just("describe"), replicas),
     st.tuples(st.just("shed"), replicas),
     st.tuples(st.just("erase"), replicas),
+    st.tuples(st.sampled_from(["expire", "back_up", "lose"])),
 )
 
 
@@ -50,6 +56,9 @@ class Replicas:
         self.key = ConversationKey(TENANT, uuid.uuid4().hex)
         self.stores = (RedisStore(url), RedisStore(url))
         self.forgetful = RedisStore(url, window_bytes=0)
+        self.server: Redis[bytes] = Redis.from_url(url)
+        self.numbers = itertools.count()
+        self.backup: dict[bytes, bytes] = {}
 
     async def truth(self) -> tuple[Conversation, tuple[Turn, ...]]:
         """What is stored, read without any memory of it."""
@@ -86,7 +95,9 @@ class Replicas:
         conversation, _ = await self.truth()
         covers_to = conversation.turn_count
         digests = b"".join(await self.forgetful.digests(self.key))
-        memory = Memory(covers_to=covers_to, version=conversation.memory_version + 1, summary="s")
+        memory = Memory(
+            covers_to=covers_to, version=conversation.memory_version + 1, summary=f"s{next(self.numbers)}"
+        )
         learned = Learned(memory, conversation.memory_version, 0, digests)
         await self.stores[replica].remember(self.key, learned)
 
@@ -107,13 +118,33 @@ class Replicas:
     async def erase(self, replica: int) -> None:
         await self.stores[replica].erase(self.key)
 
-    async def play(self, sequence: list[tuple[object, ...]]) -> None:
-        for name, *arguments in sequence:
-            await getattr(self, str(name))(*arguments)
-        for replica in (0, 1):
-            await self.look(replica)
+    async def expire(self) -> None:
+        """Nobody tells the replicas."""
+        await self.server.unlink(*conversation_keys(self.key))
+
+    async def back_up(self) -> None:
+        kept = {name: await self.server.dump(name) for name in conversation_keys(self.key)}
+        self.backup = {name: bytes(dumped) for name, dumped in kept.items() if dumped}
+
+    async def lose(self) -> None:
+        """The server comes back with what it had a while ago, or a replica that lagged takes over."""
+        await self.expire()
+        for name, dumped in self.backup.items():
+            await self.server.restore(name, 0, dumped)
+
+    async def play(self, sequence: Sequence[tuple[object, ...]]) -> None:
+        try:
+            for name, *arguments in sequence:
+                await getattr(self, str(name))(*arguments)
+            for replica in (0, 1):
+                await self.look(replica)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
         for store in (*self.stores, self.forgetful):
             await store.close()
+        await self.server.aclose()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -121,3 +152,26 @@ class Replicas:
 def test_what_a_replica_knows_is_what_is_stored(valkey_url: str, sequence: list[tuple[object, ...]]) -> None:
     """Whatever two do in turn, each begins with the window that is stored, and commits tell the truth."""
     asyncio.run(Replicas(valkey_url).play(sequence))
+
+
+def test_a_memory_that_the_server_lost_is_not_shown(valkey_url: str) -> None:
+    """Neither where the next one has its number."""
+    said = ("turn", 0, 0, ["x", "y"], 0)
+    lost = [("back_up",), ("remember", 1), ("look", 0), ("lose",), ("remember", 1), ("look", 0)]
+    asyncio.run(Replicas(valkey_url).play([said, *lost]))
+
+
+async def test_windows_go_though_nobody_comes(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was erased on another replica does not wait here for the next message."""
+    monkeypatch.setattr(redis_store, "_IDLE_S", 0.0)
+    monkeypatch.setattr(redis_store, "_PRUNE_EVERY_S", 0.01)
+    replicas = Replicas(valkey_url)
+    await replicas.turn(0, 0, ["x"], 0)
+    windows = replicas.stores[0]._windows
+    windows.put(replicas.key, windows.get(replicas.key))
+
+    for _ in range(500):
+        if windows:
+            await asyncio.sleep(0.01)
+    assert windows.bytes == 0
+    await replicas.close()
