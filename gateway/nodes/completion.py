@@ -1,20 +1,13 @@
 """What an engine's chat completion says, read once after the bytes have gone to the client."""
 
 import contextlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from gateway.errors import NodeBroke
 from gateway.nodes.sse import DONE, payloads
-
-_DONE_EVENT = b"data: [DONE]\n\n"
-_FEW = 4
-"""So few events are not worth it."""
-_PLAIN_TEXT = re.compile(rb'(?P<begin>data: [^\n]*"delta":\s?\{"content":\s?")[^"\\]*(?P<rest>"\}[^\n]*\n\n)')
-_WHOLE_PIECES = re.compile(rb'(?:[^"\\]++|\\(?:u[0-9a-fA-F]{4}|[^\nu]))*+')
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -61,7 +54,7 @@ class _Chunk(msgspec.Struct):
     id: str = ""
     created: int = 0
     model: str = ""
-    choices: tuple[_ChunkChoice, ...] = ()
+    choices: list[_ChunkChoice] = []
     usage: Usage | None = None
 
 
@@ -94,7 +87,6 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_chunks = msgspec.json.Decoder(_Chunk).decode_lines
 _decode_usage = msgspec.json.Decoder(_UsageOnly).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 
@@ -119,12 +111,15 @@ def from_json(body: bytes) -> Completion:
     )
 
 
-def from_events(blobs: Sequence[bytes]) -> Completion:
+def from_events(blobs: Iterable[bytes]) -> Completion:
     """A completion that came as events. Raises `NodeBroke` on a chunk that is none."""
     content: list[str] = []
     calls: dict[int, _ToolCall] = {}
     finish_reason, usage, first = "", Usage(), _Chunk()
-    for chunk in _chunks(blobs):
+    for payload in payloads(blobs):
+        if payload == DONE:
+            continue
+        chunk = _read_chunk(payload)
         first = first if first.id else chunk
         usage = chunk.usage or usage
         for choice in chunk.choices:
@@ -168,37 +163,6 @@ def _check_end(finish_reason: str | None) -> None:
     """SGLang ends what was aborted there like an answer that is complete."""
     if finish_reason == "abort":
         raise NodeBroke("the engine broke its answer off")
-
-
-def _chunks(blobs: Sequence[bytes]) -> Iterable[_Chunk]:
-    """All chunks, their text perhaps in fewer of them; one by one where something else stands between."""
-    events = b"".join(_with_text_joined(blobs)).removesuffix(_DONE_EVENT)
-    try:
-        return _decode_chunks(events.removeprefix(b"data: ").replace(b"\n\ndata: ", b"\n"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [_read_chunk(payload) for payload in payloads(blobs) if payload != DONE]
-
-
-def _with_text_joined(blobs: Sequence[bytes]) -> Sequence[bytes]:
-    """The events with the text of many in one: hundreds differ in a word, and decoding costs by the byte.
-
-    Between the opening and what ends an answer, all are `data: {…"delta":{"content":"`, a piece of text, and
-    a rest, or everything stays as it is. The pieces are one text if each is whole: without a quote or half an
-    escape in it.
-    """
-    plain = _PLAIN_TEXT.fullmatch(blobs[1]) if len(blobs) > _FEW else None
-    if plain is None:
-        return blobs
-    begin, rest = plain["begin"], plain["rest"]
-    stop = len(blobs)
-    while not (blobs[stop - 1].startswith(begin) and blobs[stop - 1].endswith(rest)):
-        stop -= 1
-    texts = blobs[1:stop]
-    pieces = b"\n".join([blob.removeprefix(begin).removesuffix(rest) for blob in texts])
-    size = sum(map(len, texts)) - len(texts) * (len(begin) + len(rest) - 1) - 1
-    if len(pieces) != size or pieces.count(b"\n") != len(texts) - 1 or not _WHOLE_PIECES.fullmatch(pieces):
-        return blobs
-    return blobs[0], begin, pieces.replace(b"\n", b""), rest, *blobs[stop:]
 
 
 def _read_chunk(payload: bytes) -> _Chunk:

@@ -4,8 +4,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.errors import NodeBroke
 from gateway.nodes import completion
@@ -73,54 +71,6 @@ def test_parallel_tool_calls_are_put_together() -> None:
         for call in said.message["tool_calls"]
     ]
     assert said.message["content"] is None
-
-
-PIECES = st.lists(
-    st.text(max_size=6) | st.sampled_from(['"', "\\", "\n", "\u2028", "\U0001f30a", '"},"x":['])
-)
-FORMS = st.sampled_from(["plain", "logprobs", "CRLF", "comments"])
-
-
-@given(pieces=PIECES, blobs_of=st.integers(1, 3), form=FORMS)
-def test_many_pieces_of_text_are_one_text(pieces: list[str], blobs_of: int, form: str) -> None:
-    """Whatever is in them, however they arrive, whatever stands between."""
-    chunks = [delta(content=piece) for piece in pieces]
-    if form == "logprobs":
-        chunks = [chunk | {"logprobs": {"token": piece}} for chunk, piece in zip(chunks, pieces, strict=True)]
-    usage = {"id": "c", "choices": [], "usage": COUNTED}
-    sent = events(delta(role="assistant", content=""), *chunks, delta("stop"), usage)
-    if form == "CRLF":
-        sent = [event.replace(b"\n", b"\r\n") for event in sent]
-    if form == "comments":
-        sent = [b": still there\n\n" + event for event in sent]
-
-    said = completion.from_events(
-        [b"".join(sent[at : at + blobs_of]) for at in range(0, len(sent), blobs_of)]
-    )
-
-    assert ("".join(pieces), "stop", COUNTED["prompt_tokens"]) == (
-        said.message["content"],
-        said.finish_reason,
-        said.usage.prompt_tokens,
-    )
-    assert ("c", 5, "m") == (said.id, said.created, said.model)
-
-
-def test_an_event_with_more_than_text_is_none_of_a_row_of_texts() -> None:
-    """Though it begins and ends like one."""
-    texts = [delta(content=word) for word in "abcdef"]
-    texts[3] = delta(content="d", name="assistant")
-    said = completion.from_events(events(delta(role="assistant"), *texts, delta("stop")))
-    assert said.message["content"] == "abcdef"
-
-
-@pytest.mark.parametrize("broken", [b"half an escape \\", b"\\u12", b"a\nbreak", b'a "quote'])
-def test_a_broken_piece_is_not_mended_by_the_next(broken: bytes) -> None:
-    """Together they might read well; the client got them as they are."""
-    texts = events(*(delta(content="word") for _ in range(8)))
-    texts[4] = texts[4].replace(b"word", broken)
-    with pytest.raises(NodeBroke):
-        completion.from_events(texts)
 
 
 def test_other_choices_are_left_out() -> None:
