@@ -124,6 +124,8 @@ def renewed(before: Memory | None, notes: Notes, *, max_facts: int) -> Notes:
 def is_chinese(text: str) -> bool:
     """Whether a text is mostly written in Chinese, Japanese or Korean characters, by its beginning."""
     sample = text[:_LANGUAGE_CHARS]
+    if sample.isascii():
+        return False
     letters = len(_LETTER.findall(sample))
     return bool(letters) and len(_CJK.findall(sample)) * 2 > letters
 

@@ -25,7 +25,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
     def json(self) -> bytes:
         """The value of `messages` in a request body."""
-        return b"[" + b",".join(self.messages) + b"]"
+        return b"[%b]" % b",".join(self.messages)
 
 
 def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:

@@ -75,7 +75,7 @@ def words(text: str) -> list[str]:
 
 
 def _without_greetings(text: str) -> str:
-    may_greet = any(part in text for part in _PARTS_OF_GREETINGS)
+    may_greet = any(map(text.__contains__, _PARTS_OF_GREETINGS))
     return _GREETING.sub(" ", text) if may_greet else text
 
 
