@@ -85,8 +85,9 @@ if digest_turns > 0 then
   newest = redis.call('LRANGE', digests, -digest_turns, -1)
 end
 local commit, memory, start, fields = newest_commit(held[8]), held[10] or '', cut, FIELDS
--- Where turns got lost, the caller is to see it.
-local is_whole = redis.call('LLEN', turns) == count - base
+-- Where turns got lost, the caller is to see it: the last one is there and none behind it. (LLEN is no right that
+-- the documented rule gives.)
+local is_whole = count == base or #redis.call('LRANGE', turns, count - base - 1, count - base) == 1
 if exists and is_whole and has_only_grown(held[8], known_commit, held[9]) then
   start = math.max(cut, known_turns)
   if commit == known_commit and memory == known_memory then
