@@ -23,6 +23,7 @@ from gateway.config_file.prompts import read_instructions
 from gateway.conversations import Conversations
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadOption
+from gateway.garbage import settle_down
 from gateway.keys.everybody import Everybody
 from gateway.keys.keyring import Keyring
 from gateway.keys.pepper import read_pepper
@@ -108,13 +109,17 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
         if isinstance(edges.authenticator, Keyring):
             background.append(tasks.create_task(edges.authenticator.run()))
 
+        def up() -> None:
+            settle_down()
+            on_ready(Listening(url=url_of(public_port), admin_url=url_of(admin_port)))
+
         def drain() -> None:
             # Readiness first: a balancer that asks between now and the closed port is told.
             readiness.is_draining = True
 
         await serve_until_signal(
             _doors(settings, edges, chat, readiness, (public_port, admin_port)),
-            on_up=lambda: on_ready(Listening(url=url_of(public_port), admin_url=url_of(admin_port))),
+            on_up=up,
             on_stop=drain,
         )
         for task in background:
@@ -304,6 +309,7 @@ def conversation_store(settings: Settings) -> ConversationStore:
         pool_size=settings.store.pool_size,
         timeout_s=settings.store.timeout_s,
         durability=settings.store.durability,
+        window_bytes=settings.store.window_bytes,
     )
 
 

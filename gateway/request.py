@@ -178,16 +178,15 @@ def node_body(request: ChatRequest, messages: bytes, *, model: str) -> bytes:
 
     Streamed answers always carry their usage: what was cached is how the gateway learns the truth.
     """
-    own: dict[str, bytes] = {"model": msgspec.json.encode(model), "messages": messages}
+    own = {"model", "messages"}
+    pieces = [b'{"model":', msgspec.json.encode(model), b',"messages":', messages]
     if request.stream:
-        own["stream_options"] = _stream_options(request.fields)
-    passed = (
-        b'"%b":%b' % (_key(name), raw)
-        for name, raw in request.fields.items()
-        if name not in _STRIPPED and name not in own
-    )
-    written = (b'"%b":%b' % (name.encode(), value) for name, value in own.items())
-    return b"{%b}" % b",".join((*written, *passed))
+        own.add("stream_options")
+        pieces += (b',"stream_options":', _stream_options(request.fields))
+    for name, raw in request.fields.items():
+        if name not in _STRIPPED and name not in own:
+            pieces += (b',"%b":' % _key(name), bytes(raw))
+    return b"".join((*pieces, b"}"))  # once: the prompt may be long
 
 
 def _fields(body: bytes) -> Fields:

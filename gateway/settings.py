@@ -64,6 +64,9 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Takes the place of the one in the URL, and may hold any character."""
     pool_size: int = 64
     timeout_s: float = 2.0
+    window_bytes: int = 128 * 1024 * 1024
+    """How much of the windows of conversations is kept in this process too, so that a turn reads only what is
+    new there; about 50 kB for one of forty turns. 0: nothing."""
     ttl_days: float = 0.0
     """Conversations without activity are deleted after so many days; 0: never."""
     durability: Durability = Durability()
@@ -133,6 +136,7 @@ FORMS: Mapping[str, Form] = {
     "store.durability.wait_s": _SPAN,
     "store.pool_size": between(1, 10_000),
     "store.timeout_s": _SPAN,
+    "store.window_bytes": between(0, 2**40),
     "store.ttl_days": between(0, 36_500),
     "history.rules.queue_limit": between(0, 1_000_000),
     "history.rules.queue_wait_s": between(0, _DAY_S),

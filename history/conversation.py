@@ -77,8 +77,11 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
-class Memory(msgspec.Struct, frozen=True, array_like=True):
-    """One version of what is remembered of the turns that leave the window. A version never changes."""
+class Memory(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """One version of what is remembered of the turns that leave the window. A version never changes.
+
+    What it looks like in a prompt is kept beside its fields (see `memory.rendered`), for as long as it lives.
+    """
 
     covers_to: int
     """How many turns of the dialogue it covers, all those before included."""

@@ -190,7 +190,8 @@ class Dialogues:
             stored = (*await self._store.read(key, cut, min(plan.keep, conversation.cut)), *stored)
         turns = (*stored, *plan.adopted)
         memories = tuple(one for one in conversation.memories if one.covers_to <= plan.keep)
-        moved = self._moved(conversation, cut, turns, memories, window)
+        sizes = sizes_of(turns, window)
+        moved = self._moved(conversation, cut, sizes, memories, window)
         last_at = turns[-1].at if turns else 0.0
         return Layout(
             ask=ask,
@@ -201,6 +202,7 @@ class Dialogues:
             shows=shows_at(moved, conversation.cut, conversation.shows, memories),
             persona=persona,
             turns=turns[moved - cut :],
+            sizes=tuple(sizes[moved - cut :]),
             memories=memories,
             is_new=begun.is_new,
             tail=await self._tails.make(key, conversation, plan, ask, cut=moved, last_at=last_at),
@@ -222,17 +224,17 @@ class Dialogues:
         self,
         conversation: Conversation,
         cut: int,
-        turns: Sequence[Turn],
+        sizes: Sequence[int],
         memories: Sequence[Memory],
         window: WindowRule,
     ) -> int:
-        """Where the cut lies for the next prompt, with these turns behind it."""
+        """Where the cut lies for the next prompt, with turns of these sizes behind it."""
         compaction = self._rules.compaction
-        moved = settled(cut, sizes_of(turns, window), memories, window, compaction)
+        moved = settled(cut, sizes, memories, window, compaction)
         binding = conversation.binding
         if binding is None or self._clock() - binding.at <= self._retention_s:
             return moved
-        return free(moved, cut + len(turns) - moved, memories, window, compaction)
+        return free(moved, cut + len(sizes) - moved, memories, window, compaction)
 
     async def _plan(
         self, key: ConversationKey, begun: Begun, incoming: Incoming, ask: Ask, *, interrupted: bool
@@ -285,14 +287,15 @@ class Dialogues:
             return None
         self._tails.warm(key, conversation)
         window = self._rules.window
-        cut = self._moved(conversation, conversation.cut, turns, conversation.memories, window)
+        sizes = sizes_of(turns, window)
+        cut = self._moved(conversation, conversation.cut, sizes, conversation.memories, window)
         shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)
-        left = turns[cut - conversation.cut :]
+        left = cut - conversation.cut
         return Outlook(
             conversation=conversation,
-            prompt=build(conversation.persona, shown(conversation.memories, shows), left, ()),
-            has_cut=cut != conversation.cut,
-            due=due(cut, sizes_of(left, window), conversation.memories, window, self._rules.compaction),
+            prompt=build(conversation.persona, shown(conversation.memories, shows), turns[left:], ()),
+            has_cut=left > 0,
+            due=due(cut, sizes[left:], conversation.memories, window, self._rules.compaction),
         )
 
     def left(self, ended: Ended) -> None:

@@ -58,6 +58,18 @@ def block(memory: Memory) -> str:
     return "\n".join(lines)
 
 
+def rendered(memory: Memory, persona: bytes) -> tuple[bytes, bytes]:
+    """The memory's block, and the first message of a prompt with it behind this persona.
+
+    Done once for each memory: it takes longer than all the rest of a prompt.
+    """
+    kept: tuple[bytes, bytes, bytes] | None = memory.__dict__.get("rendered")
+    if kept is None or kept[0] != persona:
+        text = block(memory)
+        kept = memory.__dict__["rendered"] = (persona, text.encode(), head(persona, text))
+    return kept[1], kept[2]
+
+
 def head(persona: bytes, memory: str) -> bytes:
     """The first message of a prompt: persona and the memory's block in one, as many templates allow only one.
 
@@ -78,7 +90,11 @@ def head(persona: bytes, memory: str) -> bytes:
 
 def memory_size(memory: Memory) -> int:
     """About how many bytes a memory adds to a prompt."""
-    return len(memory.summary.encode()) + sum(len(fact.encode()) for fact in memory.facts) + _FRAME_BYTES
+    size: int | None = memory.__dict__.get("size")
+    if size is None:
+        facts = sum(len(fact.encode()) for fact in memory.facts)
+        size = memory.__dict__["size"] = len(memory.summary.encode()) + facts + _FRAME_BYTES
+    return size
 
 
 def read_notes(text: str, *, max_facts: int) -> Notes | None:
@@ -108,6 +124,8 @@ def renewed(before: Memory | None, notes: Notes, *, max_facts: int) -> Notes:
 def is_chinese(text: str) -> bool:
     """Whether a text is mostly written in Chinese, Japanese or Korean characters, by its beginning."""
     sample = text[:_LANGUAGE_CHARS]
+    if sample.isascii():
+        return False
     letters = len(_LETTER.findall(sample))
     return bool(letters) and len(_CJK.findall(sample)) * 2 > letters
 

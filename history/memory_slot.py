@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from history.conversation import Conversation, Lease, Stored, Turn, turn_size
 from history.ports import Begun, Branch, Change, Claim
-from history.store_rules import kept_memories, marked
+from history.store_rules import changed
 
 
 @dataclass(slots=True)
@@ -89,23 +89,5 @@ class Slot:
         self.branches += change.branches
         self.turns[change.keep - before.base :] = change.append
         self.digests[change.keep :] = [turn.digests for turn in change.append]
-        memories = kept_memories(before, change)
-        self.conversation = replace(
-            before,
-            user=before.user if change.user is None else change.user,
-            character=before.character if change.character is None else change.character,
-            metadata=before.metadata if change.metadata is None else change.metadata,
-            persona=before.persona if change.persona is None else change.persona,
-            epoch=before.epoch + change.new_epoch,
-            turn_count=len(self.digests),
-            cut=cut,
-            branches=len(self.branches),
-            past=marked(before.past, keep=change.keep, cut=cut),
-            shows=before.shows if change.shows is None else change.shows,
-            memories=memories,
-            memory_version=before.memory_version + (memories != before.memories),
-            binding=before.binding if change.binding is None else change.binding,
-            stored=stored,
-            updated_at=change.at,
-        )
+        self.conversation = replace(changed(before, change, cut=cut), stored=stored)
         return self.conversation

@@ -36,12 +36,11 @@ _UNSEEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
-_SPACES = re.compile(r"\s+")
 
 
 def neutral(text: str) -> str:
     """The text with every control token broken up by a space, readable as before."""
-    return _CONTROL.sub(r"\g<0> ", text)
+    return _CONTROL.sub(r"\g<0> ", text) if _CONTROL.search(text) else text
 
 
 def inside(text: str, block: str) -> str:
@@ -52,5 +51,5 @@ def inside(text: str, block: str) -> str:
 
 def quoted(text: str) -> str:
     """The text on one line, with no tag of any name in it and nothing that cannot be seen."""
-    line = _SPACES.sub(" ", _UNSEEN.sub(" ", text)).strip()
-    return _CONTROL.sub(r"\g<0> ", _OPENING.sub(r"\g<0> ", line))
+    line = " ".join(_UNSEEN.sub(" ", text).split())
+    return neutral(_OPENING.sub(r"\g<0> ", line) if _OPENING.search(line) else line)

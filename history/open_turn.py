@@ -85,6 +85,8 @@ class Layout(msgspec.Struct, frozen=True):
     shows: int
     persona: bytes
     turns: tuple[Turn, ...]
+    sizes: tuple[int, ...]
+    """What each of them costs; zeros where no ceiling asks."""
     memories: tuple[Memory, ...]
     is_new: bool
     tail: str = ""
@@ -148,8 +150,8 @@ class OpenTurn:
         window, compaction = self.layout.window, self._rules.compaction
         turn = self._turn(answer)
         # A turn that waits for its tool's result is not complete, and does not push another one out.
-        complete = self.layout.turns if turn.status == "open" else (*self.layout.turns, turn)
-        sizes = sizes_of(complete, window)
+        more = () if turn.status == "open" else (turn,)
+        complete, sizes = (*self.layout.turns, *more), (*self.layout.sizes, *sizes_of(more, window))
         cut = settled(self.layout.cut, sizes, self.layout.memories, window, compaction)
         change = self._change(turn, cut, answer.binding)
         after = await self._writer.write(self.key, self.lease, change)
@@ -168,8 +170,7 @@ class OpenTurn:
 
     def exceeds_ceiling(self) -> bool:
         """Whether the ceiling showed fewer turns than `min_turns`."""
-        window = self.layout.window
-        return exceeds_ceiling(sizes_of(self.layout.turns, window), window)
+        return exceeds_ceiling(self.layout.sizes, self.layout.window)
 
     def _change(self, turn: Turn, cut: int, binding: Binding | None) -> Change:
         layout, ask = self.layout, self.layout.ask

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from history.conversation import Memory, Turn
-from history.memory import block, head
+from history.memory import rendered
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -25,15 +25,14 @@ class Prompt(msgspec.Struct, frozen=True):
 
     def json(self) -> bytes:
         """The value of `messages` in a request body."""
-        return b"[" + b",".join(self.messages) + b"]"
+        return b"[%b]" % b",".join(self.messages)
 
 
 def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
     """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new."""
-    remembered = block(memory) if memory else ""
-    first = head(persona, remembered)
+    remembered, first = rendered(memory, persona) if memory else (b"", persona)
     said = [message for turn in turns for message in turn.messages]
     said.extend(new)
-    heads = [part for part in (persona, remembered.encode()) if part]
+    heads = [part for part in (persona, remembered) if part]
     messages = (first, *said) if first else tuple(said)
     return Prompt(messages=messages, parts=(*heads, *said))

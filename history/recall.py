@@ -22,7 +22,7 @@ word twice makes no fact of it), then quoted within the token budget, best first
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -48,12 +48,13 @@ _CHARACTER_WEIGHT = 0.5
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；…])|\n+")
 # A question mark, a question word where questions begin, a call to remember. "I don't know why" asks nothing.
-_ASKS = re.compile(
-    r"[?？؟]|^\W*(?:\w+\W+)?(?:what|when|where|who|whom|whose|which|why|how)\b"
-    r"|\b(?:remember|recall|remind|forgot|forget|tell(?! you\b))\b"
-    r"|记得|記得|来着|來著|忘了|说说|說說|讲讲|講講|聊聊"
-    r"|^(?!.*不知道).*(?:什么|什麼|哪|谁|誰|几|幾|多少|怎么|怎麼|吗|嗎)",
-    re.IGNORECASE,
+_BEGINS_TO_ASK = re.compile(
+    r"\W*(?:\w+\W+)?(?:what|when|where|who|whom|whose|which|why|how)\b", re.IGNORECASE
+)
+_CALLS_TO_MIND = re.compile(r"\b(?:remember|recall|remind|forgot|forget|tell(?! you\b))\b", re.IGNORECASE)
+_ASKS_UNSPACED = re.compile(
+    r"[？؟]|记得|記得|来着|來著|忘了|说说|說說|讲讲|講講|聊聊"
+    r"|^(?!.*不知道).*(?:什么|什麼|哪|谁|誰|几|幾|多少|怎么|怎麼|吗|嗎)"
 )
 
 
@@ -94,10 +95,20 @@ class RecallRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sentence(msgspec.Struct, frozen=True):
-    """A sentence of the message: its words, each once, and whether it asks."""
+    """A sentence of the message, and its words, each once."""
 
     words: tuple[str, ...]
-    asks: bool
+    text: str
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks something."""
+        return bool(
+            "?" in self.text
+            or _BEGINS_TO_ASK.match(self.text)
+            or _CALLS_TO_MIND.search(self.text)
+            or (not self.text.isascii() and _ASKS_UNSPACED.search(self.text))
+        )
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -164,17 +175,26 @@ def sentences(text: str) -> tuple[Sentence, ...]:
         said = tuple(dict.fromkeys(words(part)))[:left]
         left -= len(said)
         if said:
-            found.append(Sentence(said, bool(_ASKS.search(part))))
+            found.append(Sentence(said, part))
     return tuple(reversed(found))
 
 
 def wanted(asked: Sequence[Sentence], terms: Sequence[Term], corpus: Corpus) -> Wanted:
     """What to search for, and what finding it is worth. `terms` are all words of the sentences."""
-    searched = _searched(asked, terms, corpus)
+    common = max(_ALWAYS_TURNS, _MAX_SHARE * corpus.turns)
+    known = [term for term in terms if 0 < term.turns <= common]
+    if not known:
+        return Wanted(stems=(), sentences=(), corpus=corpus)
+    asks = [one.asks for one in asked]
+    searched = _searched(
+        known, {word for one, does in zip(asked, asks, strict=True) if does for word in one.words}
+    )
     of_word = {term.word: term for term in terms}
     return Wanted(
         stems=tuple(sorted(term.stem for term in searched)),
-        sentences=tuple(_weighed(one, of_word, searched, corpus) for one in asked),
+        sentences=tuple(
+            _weighed(one, of_word, searched, corpus, asks=does) for one, does in zip(asked, asks, strict=True)
+        ),
         corpus=corpus,
     )
 
@@ -233,12 +253,9 @@ def idf(turns: int, total: int) -> float:
     return math.log1p((total - turns + 0.5) / (turns + 0.5))
 
 
-def _searched(asked: Sequence[Sentence], terms: Iterable[Term], corpus: Corpus) -> tuple[Term, ...]:
-    """Words that are known and not in everybody's mouth: what is asked first, then the rarest."""
-    common = max(_ALWAYS_TURNS, _MAX_SHARE * corpus.turns)
-    first = {word for sentence in asked if sentence.asks for word in sentence.words}
-    known = [term for term in terms if 0 < term.turns <= common]
-    known.sort(key=lambda term: (term.word not in first, term.turns, term.stem))
+def _searched(known: Sequence[Term], first: Container[str]) -> tuple[Term, ...]:
+    """Of the words that are known and not in everybody's mouth those that are asked for, then the rarest."""
+    known = sorted(known, key=lambda term: (term.word not in first, term.turns, term.stem))
     kept: dict[str, Term] = {}
     postings = 0
     for term in known:
@@ -253,7 +270,7 @@ def _searched(asked: Sequence[Sentence], terms: Iterable[Term], corpus: Corpus) 
 
 
 def _weighed(
-    sentence: Sentence, of_word: Mapping[str, Term], searched: Sequence[Term], corpus: Corpus
+    sentence: Sentence, of_word: Mapping[str, Term], searched: Sequence[Term], corpus: Corpus, *, asks: bool
 ) -> Weighed:
     stems = {term.stem for term in searched}
     weights: dict[str, float] = {}
@@ -265,7 +282,7 @@ def _weighed(
         elif (term is None or not term.turns) and not is_unspaced(word):
             # An unknown pair of characters may be the end of one word and the beginning of the next.
             unknown += idf(0, corpus.turns)
-    return Weighed(weights=weights, total=_sum(weights, weights) + unknown, asks=sentence.asks)
+    return Weighed(weights=weights, total=_sum(weights, weights) + unknown, asks=asks)
 
 
 def _weight(term: Term, corpus: Corpus) -> float:

@@ -2,10 +2,12 @@
 
 The indexes are a cache of what the store has. One is built when a message first needs it, grows as turns
 leave the window, and goes when nobody asked for it for long, when there are too many, or when the archive it
-was made of is no more. Building and searching run in threads. A message waits for an index that is not there
-yet, but not longer than `wait_s`: then it goes without, and the next one will find it.
+was made of is no more. A message waits for an index that is not there yet, but not longer than `wait_s`: then
+it goes without, and the next one will find it.
 
-All bookkeeping happens on the event loop, between awaits; only `RecallIndex` is touched from threads.
+Everything happens on the event loop. A search takes less than the way to a thread and back; building is done
+in slices of a fraction of a millisecond, with everybody else in between: a thread would hold the lock of the
+interpreter for longer.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from history.conversation import ConversationKey, Turn
 from history.passage import Passage, remembered
 from history.recall import RecallRule, sentences
 from history.recall_index import RecallIndex
+from history.stem import stem
 
 State = Literal["nothing", "warm", "grown", "built", "late"]
 """`nothing`: the message refers to nothing, or nothing has left the window. `grown`, `built`: it waited for
@@ -30,8 +33,10 @@ Read = Callable[[ConversationKey, int, int], Awaitable[Sequence[Turn]]]
 """Turns `start` to `stop` of a conversation, as `ConversationStore.read` gives them."""
 
 _PAGE = 500
-_BASE_BYTES = 112 * 1024
-"""What an index takes beside its pages: the connection, the schema, the statements."""
+_SLICE_CHARS = 4_000
+"""How much is read into an index at a time."""
+_BASE_BYTES = 1024
+"""What an index takes with nothing in it."""
 
 
 class RecallCacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +101,7 @@ class Recaller:
 
     @property
     def bytes(self) -> int:
-        """What they take, as SQLite counts its pages, with an allowance for each."""
+        """What they take, about."""
         return self._bytes
 
     async def recall(self, key: ConversationKey, text: str, *, archive: str, cut: int) -> Recalled:
@@ -105,14 +110,15 @@ class Recaller:
         if not asked:
             return Recalled((), "nothing")
         entry = self._entry(key, archive, cut)
-        state: State = "warm"
+        if entry.index.stop >= cut:
+            passages = entry.index.search(asked, self._rule, cut=cut)
+            self.prune()
+            return Recalled(passages, "warm")
+        state: State = "grown" if entry.index.stop > entry.index.start else "built"
         with self._using(entry):
-            if entry.index.stop < cut:
-                state = "grown" if entry.index.stop > entry.index.start else "built"
-                if not await self._caught_up(key, entry, cut):
-                    return Recalled((), "late")
-            passages = await asyncio.to_thread(entry.index.search, asked, self._rule, cut=cut)
-        return Recalled(passages, state)
+            if not await self._caught_up(key, entry, cut):
+                return Recalled((), "late")
+            return Recalled(entry.index.search(asked, self._rule, cut=cut), state)
 
     def warm(self, key: ConversationKey, *, archive: str, cut: int) -> None:
         """Begin to build the index if it is not there: a message will come soon."""
@@ -132,17 +138,16 @@ class Recaller:
         self._start(entry, self._take(entry, turns, start))
 
     def forget(self, key: ConversationKey) -> None:
-        """Drop the index of a conversation that is no more."""
-        if entry := self._entries.pop(key, None):
-            entry.dropped = True
-            self._settle(entry)
+        """Drop the index of a conversation that is no more, and the words that were looked up with it."""
+        self._drop(key)
+        stem.cache_clear()
 
     def prune(self) -> None:
         """Drop what was idle for too long, then what was used longest ago until the bounds hold."""
         since = self._clock() - self._cache.idle_s
         for key, entry in list(self._entries.items()) if self._has_too_many(since) else ():
             if entry.users == 0 and entry.filling is None and self._has_too_many(since):
-                self.forget(key)
+                self._drop(key)
 
     async def close(self) -> None:
         """End what is being built, and give the memory back."""
@@ -150,12 +155,17 @@ class Recaller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for key in list(self._entries):
-            self.forget(key)
+            self._drop(key)
+
+    def _drop(self, key: ConversationKey) -> None:
+        if entry := self._entries.pop(key, None):
+            entry.dropped = True
+            self._settle(entry)
 
     def _entry(self, key: ConversationKey, archive: str, cut: int) -> _Entry:
         entry = self._entries.get(key)
         if entry is None or entry.archive != archive:
-            self.forget(key)
+            self._drop(key)
             entry = self._entries[key] = _Entry(archive, max(0, cut - self._rule.max_turns))
         self._entries.move_to_end(key)
         entry.used_at = self._clock()
@@ -193,7 +203,14 @@ class Recaller:
                 await self._take(entry, turns, start)
 
     async def _take(self, entry: _Entry, turns: Sequence[Turn], start: int) -> None:
-        await asyncio.to_thread(_add, entry.index, turns, start, self._rule)
+        slice_chars = 0
+        for at, turn in enumerate(turns, start):
+            passage = remembered(at, turn, max_chars=self._rule.max_chars)
+            entry.index.add((passage,), max_turns=self._rule.max_turns)
+            slice_chars += sum(map(len, turn.messages))
+            if slice_chars > _SLICE_CHARS:
+                slice_chars = 0
+                await asyncio.sleep(0)
 
     def _start(self, entry: _Entry, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Begin to change an index. Who waits for the task gets its error; the next message tries again."""
@@ -229,8 +246,3 @@ class Recaller:
         entry.counted = takes
         if entry.dropped and entry.users == 0 and entry.filling is None:
             entry.index.close()
-
-
-def _add(index: RecallIndex, turns: Sequence[Turn], start: int, rule: RecallRule) -> None:
-    passages = [remembered(at, turn, max_chars=rule.max_chars) for at, turn in enumerate(turns, start)]
-    index.add(passages, max_turns=rule.max_turns)

@@ -20,6 +20,8 @@ nothing in an id can end the hash tag early.
 """
 
 import hashlib
+import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from history.conversation import ConversationKey
@@ -28,6 +30,7 @@ from history.store_rules import check_key, check_tenant, check_user
 
 _NAMES = (b"meta", b"turns", b"digests", b"wait", b"branches", b"ratings")
 ALL_TOTALS = "friendo:{tenant:*}:stored"
+_NEEDS_ESCAPE = re.compile("[%{}]").search
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -49,11 +52,13 @@ class UserKeys(NamedTuple):
     tombstone: bytes
 
 
+@lru_cache(maxsize=4_096)
 def conversation_keys(key: ConversationKey) -> ConversationKeys:
     """Raises `InvalidMessages` or `ValueError` where the key cannot be kept."""
     check_key(key)
-    slot = b"friendo:{%b:%b}:" % (key.tenant.encode(), encode_id(key.id.translate(_ESCAPES)))
-    return ConversationKeys(*(slot + name for name in _NAMES))
+    conversation = key.id.translate(_ESCAPES) if _NEEDS_ESCAPE(key.id) else key.id
+    slot = b"friendo:{%b:%b}:" % (key.tenant.encode(), encode_id(conversation))
+    return ConversationKeys._make([slot + name for name in _NAMES])
 
 
 def user_keys(tenant: str, user: str) -> UserKeys:

@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
+from history.deadline import Deadlines
 from history.errors import StoreUnavailable
 from history.redis_client import reason
 from history.redis_cluster import ClusterRoute
@@ -78,6 +79,7 @@ class RedisLink:
         self.sent: Counter[str] = Counter()
         self._timeout_s = timeout_s
         self._durability = durability or Durability()
+        self._deadlines = Deadlines()
         self._slots = asyncio.Semaphore(size)
         self._route = _route_to(parse_place(place) if isinstance(place, str) else place, timeout_s)
 
@@ -102,12 +104,12 @@ class RedisLink:
         """The answer to the first form that the server understands."""
         behind = self._acknowledgement(name, key)
         try:
-            async with asyncio.timeout(self._timeout_s) as deadline, self._slots:
-                until = deadline.when() or 0.0
-                for form in forms:
-                    answers = await self._deliver(name, key, (form, *behind), until)
-                    if not isinstance(answers[0], NoScriptError):
-                        break
+            with self._deadlines.within(self._timeout_s) as deadline:
+                async with self._slots:
+                    for form in forms:
+                        answers = await self._deliver(name, key, (form, *behind), deadline.until)
+                        if not isinstance(answers[0], NoScriptError):
+                            break
         except TimeoutError as error:
             self._route.doubt()
             raise StoreUnavailable("the store did not answer in time") from error

@@ -13,6 +13,7 @@ from history.redis_keys import decode_id, encode_id
 
 _Record = TypeVar("_Record")
 
+_VOLATILE = 4
 _VERSION_HEAD = struct.Struct(">II")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,6 +72,20 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         stored=decode_stored(stored),
         created_at=float(created_at or 0),
         updated_at=float(updated_at or 0),
+    )
+
+
+def decode_changes(known: Conversation, fields: Sequence[bytes | None]) -> Conversation:
+    """The conversation from all of its fields, or from those of `VOLATILE` where the others are known."""
+    if len(fields) > _VOLATILE:
+        return decode_conversation(fields)
+    binding, base, metadata, stored = fields
+    return msgspec.structs.replace(
+        known,
+        binding=_decoded(_binding, binding) if binding else None,
+        base=int(base or 0),
+        metadata=metadata or b"",
+        stored=decode_stored(stored),
     )
 
 

@@ -5,16 +5,19 @@ sent twice without harm: a writer is known by its owner, a commit by its fence, 
 Time is the server's, so that gateways with different clocks agree on who holds a lease.
 """
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any
 
 from history.book import Book
 from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Stored, Turn
 from history.errors import ConversationErased, ConversationNotFound, StoreFault
+from history.known_windows import Known, KnownWindows
 from history.limits import LimitRule
 from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
-from history.redis_answers import begun, commit_refused, sha1
+from history.redis_answers import begun, commit_refused, committed, sha1
 from history.redis_census import census, names_like
 from history.redis_keys import (
     ALL_TOTALS,
@@ -48,6 +51,10 @@ from history.store_rules import (
     check_claim,
 )
 
+_IDLE_S = 1_800.0
+"""A window that was not used for so long is forgotten, and what was erased on another replica with it."""
+_PRUNE_EVERY_S = 60.0
+
 _ON_CONVERSATIONS = (
     *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
     *("read", "turns", "load", "branch", "branches", "rate", "ratings", "erase"),
@@ -61,9 +68,10 @@ class RedisStore:
     `ttl_ms`: how long a conversation is kept after its last turn, None for ever. `pool_size`: how many
     calls may be under way at once, the rest wait. `timeout_s`: how long one call may take in all.
     `durability`: what must be true before a turn counts as stored. `limits`: when a conversation is full.
+    `window_bytes`: how much of windows is kept here too, so that only what is new has to be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting
         self,
         place: RedisPlace | str,
         *,
@@ -72,6 +80,7 @@ class RedisStore:
         timeout_s: float = 2.0,
         durability: Durability | None = None,
         limits: LimitRule | None = None,
+        window_bytes: int = 128 * 1024 * 1024,
     ) -> None:
         if ttl_ms is not None and ttl_ms <= 0:
             raise ValueError(f"ttl_ms is a positive number of milliseconds or None, not {ttl_ms}")
@@ -81,6 +90,8 @@ class RedisStore:
         self._place = parse_place(place) if isinstance(place, str) else place
         self._timeout_s = timeout_s
         self._link = RedisLink(self._place, size=pool_size, timeout_s=timeout_s, durability=durability)
+        self._windows = KnownWindows(max_bytes=window_bytes, idle_s=_IDLE_S, clock=time.monotonic)
+        self._pruning: asyncio.TimerHandle | None = None
         self._scripts: dict[str, Script] = {
             **{name: load_script(name, prelude="slot") for name in _ON_CONVERSATIONS},
             **{name: load_script(name) for name in _ON_OTHERS},
@@ -94,6 +105,7 @@ class RedisStore:
     async def begin(self, key: ConversationKey, claim: Claim) -> Begun | Busy | Missing:
         """Take the lease and read the window, or a place in the queue, in one round trip."""
         check_claim(claim)
+        known = self._windows.get(key)
         try:
             status, *rest = await self._run(
                 "begin",
@@ -101,15 +113,19 @@ class RedisStore:
                 *(encode_id(claim.owner), claim.lease_ms, claim.queue_limit),
                 *(int(claim.must_exist), int(claim.interrupt), claim.digest_turns),
                 *(TICKET_MS, GRAVE_MS),
+                *(known.version.commit, known.conversation.turn_count, known.version.memory),
             )
         except Unconfirmed:
             # The caller goes away without knowing that it holds a lease, which the next one would wait for.
             await self.leave(key, claim.owner)
             raise
         if status == b"begun":
-            return begun(claim, *rest)
+            held, now_known = begun(claim, known, rest)
+            self._know(key, now_known)
+            return held
         if status == b"busy":
             return Busy(position=rest[0], holder_expires_ms=rest[1])
+        self._windows.drop(key)
         return Missing()
 
     async def renew(self, key: ConversationKey, lease: Lease) -> Renewal:
@@ -124,7 +140,7 @@ class RedisStore:
 
     async def commit(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write the change and free the lease. Raises as `ConversationStore.commit` does."""
-        keys = conversation_keys(key)
+        keys, known = conversation_keys(key), self._windows.get(key)
         fields = changed_fields(change)
         status, *rest = await self._run(
             "commit",
@@ -135,14 +151,18 @@ class RedisStore:
             *(change.into_branch, len(change.branches)),
             encode_memory(change.shown) if change.shown is not None else b"",
             *(self._limits.conversation_turns, self._limits.conversation_bytes),
+            *known.version,
             *fields,
             *(encode_turn(turn) for turn in change.append),
             *(turn.digests for turn in change.append),
             *(part for branch in change.branches for part in (branch[0], encode_branch(branch))),
         )
         if status == b"done":
-            self._book.note(key.tenant, *rest[1:])
-            return decode_conversation(rest[0])
+            more_turns, more_bytes, *answer = rest
+            self._book.note(key.tenant, more_turns, more_bytes)
+            known = committed(change, known, answer)
+            self._know(key, known)
+            return known.conversation
         raise commit_refused(status, rest, change, self._limits)
 
     async def remember(self, key: ConversationKey, learned: Learned) -> bool:
@@ -329,10 +349,26 @@ class RedisStore:
 
     async def close(self) -> None:
         """Give the connections back."""
+        if self._pruning is not None:
+            self._pruning.cancel()
         await self._link.close()
 
+    def _know(self, key: ConversationKey, known: Known) -> None:
+        """Keep a window in mind, and look now and then whether it has to go, also where nobody comes."""
+        self._windows.put(key, known)
+        if self._pruning is None:
+            self._pruning = asyncio.get_running_loop().call_later(_PRUNE_EVERY_S, self._prune)
+
+    def _prune(self) -> None:
+        self._windows.prune()
+        again = asyncio.get_running_loop().call_later
+        self._pruning = again(_PRUNE_EVERY_S, self._prune) if self._windows else None
+
     async def _erase_slot(self, key: ConversationKey) -> str:
-        _, user, was = await self._run("erase", conversation_keys(key))
+        try:
+            _, user, was = await self._run("erase", conversation_keys(key))
+        finally:
+            self._windows.drop(key)
         stored = decode_stored(was)
         self._book.note(key.tenant, -stored.turns, -stored.bytes)
         return decode_id(user)

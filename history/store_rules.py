@@ -6,6 +6,8 @@ The Lua scripts of the Redis store follow the same rules; the contract suite hol
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from history.conversation import Conversation, ConversationKey, Memory, PastMark
 from history.errors import ConversationErased, InvalidMessages
 from history.ports import Change, Claim, Learned
@@ -125,6 +127,32 @@ def with_newest(conversation: Conversation, memory: Memory) -> tuple[Memory, ...
     versions = (*conversation.memories, memory)
     shown = (one for one in versions[:-MEMORIES_KEPT] if one.covers_to == conversation.shows)
     return (*shown, *versions[-MEMORIES_KEPT:])
+
+
+def changed(before: Conversation, change: Change, *, cut: int) -> Conversation:
+    """The conversation after a change that was found to be possible, but for how much is stored of it.
+
+    `cut` is what `moved_cut` says.
+    """
+    memories = kept_memories(before, change)
+    replaces = change.save_branch and change.keep < before.turn_count and not change.into_branch
+    return msgspec.structs.replace(
+        before,
+        user=before.user if change.user is None else change.user,
+        character=before.character if change.character is None else change.character,
+        metadata=before.metadata if change.metadata is None else change.metadata,
+        persona=before.persona if change.persona is None else change.persona,
+        epoch=before.epoch + change.new_epoch,
+        turn_count=change.keep + len(change.append),
+        cut=cut,
+        branches=before.branches + replaces + len(change.branches),
+        past=marked(before.past, keep=change.keep, cut=cut),
+        shows=before.shows if change.shows is None else change.shows,
+        memories=memories,
+        memory_version=before.memory_version + (memories != before.memories),
+        binding=before.binding if change.binding is None else change.binding,
+        updated_at=change.at,
+    )
 
 
 def is_stale(conversation: Conversation, learned: Learned, digests: Sequence[bytes]) -> bool:

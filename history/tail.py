@@ -74,6 +74,8 @@ def tail_text(tail: Tail, *, user_text: str, max_recalled_tokens: int) -> str:
     At most `max_recalled_tokens + MAX_LORE_TOKENS + MAX_NOTE_TOKENS` tokens and the line about the time.
     Recalled passages that do not fit are left out, the oldest first.
     """
+    if not (tail.recalled or tail.note or tail.lore or tail.gap_s):
+        return ""
     said = _CHINESE if is_chinese(user_text) else _ENGLISH
     recalled = tail.recalled
     while recalled and _recalled_tokens(recalled, said) > max_recalled_tokens:

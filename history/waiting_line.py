@@ -7,8 +7,7 @@ of at its next look.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections import deque
 
 from history.conversation import ConversationKey
 
@@ -16,27 +15,20 @@ _LONGEST_LOOK_S = 0.5
 _LOOK_PER_PLACE_S = 0.02
 
 
+_Arrivals = dict[ConversationKey, deque[asyncio.Future[None]]]
+"""Who has arrived behind whoever is there; nothing where nobody is."""
+
+
 class WaitingLine:
     """Who waits, by conversation. Nothing is kept of a conversation that nobody waits for."""
 
     def __init__(self) -> None:
-        self._arrivals: dict[ConversationKey, tuple[asyncio.Lock, int]] = {}
+        self._arrivals: _Arrivals = {}
         self._waiting: dict[ConversationKey, dict[str, tuple[int, asyncio.Event]]] = {}
 
-    @contextlib.asynccontextmanager
-    async def arriving(self, key: ConversationKey) -> AsyncIterator[None]:
+    def arriving(self, key: ConversationKey) -> "Arrival":
         """One at a time, first come first served: hold this while the store is told for the first time."""
-        lock, users = self._arrivals.get(key, (asyncio.Lock(), 0))
-        self._arrivals[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._arrivals[key]
-            if users == 1:
-                del self._arrivals[key]
-            else:
-                self._arrivals[key] = (lock, users - 1)
+        return Arrival(self._arrivals, key)
 
     async def wait(self, key: ConversationKey, owner: str, position: int) -> None:
         """Until it makes sense to ask the store again: woken, or after a while that grows with the place."""
@@ -58,3 +50,39 @@ class WaitingLine:
         if line := self._waiting.get(key):
             _, event = min(line.values(), key=lambda entry: entry[0])
             event.set()
+
+
+class Arrival:
+    """A lock on one conversation that costs nothing where nobody else arrives. Entered once."""
+
+    __slots__ = ("_arrivals", "_key")
+
+    def __init__(self, arrivals: _Arrivals, key: ConversationKey) -> None:
+        self._arrivals = arrivals
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        others = self._arrivals.get(self._key)
+        if others is None:
+            self._arrivals[self._key] = deque()
+            return
+        turn = asyncio.get_running_loop().create_future()
+        others.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it came, and the cancellation with it
+                self._let_next_in()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._let_next_in()
+
+    def _let_next_in(self) -> None:
+        others = self._arrivals[self._key]
+        while others:
+            turn = others.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._arrivals[self._key]

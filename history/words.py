@@ -20,11 +20,17 @@ _UNSPACED = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 _GREETING = re.compile(
     r"\bgood (?:night|morning|evening|afternoon|day)\b|\bsleep (?:well|tight)\b|\bsweet dreams\b|\bsee you\b"
     r"|\btake care\b|\b(?:ha|he){2,}h?\b"
+)
+# Each of them has one of these in it, and looking for these is ten times as quick.
+_PARTS_OF_GREETINGS = (
+    *("good ", "sleep ", "sweet dreams", "see you", "take care"),
+    *("haha", "hahe", "heha", "hehe"),
 )
 _EMPTY_SPACED = frozenset(
     """
@@ -54,8 +60,11 @@ _EMPTY_UNSPACED = re.compile(
 
 def words(text: str) -> list[str]:
     """The words of a text in order, repetitions included; nothing for a text that says nothing."""
+    if text.isascii():
+        runs = _ASCII_WORD.findall(_without_greetings(text.lower()))
+        return [run[:_MAX_CHARS] for run in runs if run not in _EMPTY_SPACED]
     found: list[str] = []
-    for run in _WORD.findall(_GREETING.sub(" ", unicodedata.normalize("NFKC", text).lower())):
+    for run in _WORD.findall(_without_greetings(unicodedata.normalize("NFKC", text).lower())):
         if _IS_UNSPACED.match(run):
             for part in _EMPTY_UNSPACED.split(run):
                 found += part
@@ -63,6 +72,11 @@ def words(text: str) -> list[str]:
         elif (word := _folded(run)) not in _EMPTY_SPACED:
             found.append(word)
     return found
+
+
+def _without_greetings(text: str) -> str:
+    may_greet = any(map(text.__contains__, _PARTS_OF_GREETINGS))
+    return _GREETING.sub(" ", text) if may_greet else text
 
 
 def is_unspaced(word: str) -> bool:

@@ -16,6 +16,7 @@ from gateway.nodes.body import MAX_BODY, BodySink
 from gateway.nodes.connection import Exchange, Head, NodePool
 from gateway.nodes.dialect import EngineError, read_error, read_refusal
 from gateway.nodes.request_head import request_head
+from gateway.nodes.text_row import TextRow
 from gateway.ports import Headers, Reply
 
 _MAX_EVENT = 4 * 1024 * 1024
@@ -97,15 +98,32 @@ class StreamSink:
         self._held: list[bytes] = []
         self._is_holding = False
         self._kept = 0
+        self._row = TextRow()
+        self._texts: list[bytes] = []
+        self._events: list[bytes] = []
         self.has_begun = False
         """Whether something of the answer went to the client."""
-        self.events: list[bytes] = []
         self.last = b""
         """The events with the usage, where they are not kept."""
         self.is_done = False
 
+    @property
+    def events(self) -> list[bytes]:
+        """The events of the answer so far, where they are kept; the texts of many may stand in one."""
+        if self._texts:
+            self._events.append(self._row.event_of(self._texts))
+            self._texts.clear()
+        return self._events
+
     def feed(self, data: bytes) -> None:
         """Pass on every event that is complete now."""
+        text = self._row.text_of(data)
+        if text is not None and not self._rest and not self._is_holding:
+            if self._shape.keeps_events:
+                self._count(data)
+                self._texts.append(text)
+            self._reply.write(data)
+            return
         blob, self._rest = sse.split_complete(self._rest + data if self._rest else data)
         if len(self._rest) > _MAX_EVENT:
             raise NodeBroke("the node sent an event without an end")
@@ -155,9 +173,7 @@ class StreamSink:
             if not self._reply.is_started:
                 self._reply.start(200, (*_STREAM_HEADERS, *self._shape.headers))
         if self._shape.keeps_events:
-            self._kept += len(blob)
-            if self._kept > MAX_BODY:
-                raise NodeBroke("the node's answer is too large")
+            self._count(blob)
             self.events.append(blob)
         self.is_done = self.is_done or sse.is_done(blob)
         if sse.has_no_choices(blob):
@@ -169,7 +185,13 @@ class StreamSink:
             self._is_holding = True
             self._held.append(blob)
         else:
+            self._row.learn(blob)
             self._reply.write(blob)
+
+    def _count(self, blob: bytes) -> None:
+        self._kept += len(blob)
+        if self._kept > MAX_BODY:
+            raise NodeBroke("the node's answer is too large")
 
     def _reshaped(self, blob: bytes) -> bytes:
         """The events with the usage among them, as the client is to see them."""

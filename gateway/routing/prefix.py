@@ -7,6 +7,7 @@ one link and no tokenizer is needed. xxh3 hashes a 24 kB window in about 3 micro
 """
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 import msgspec
 import xxhash
@@ -25,12 +26,8 @@ class PrefixChain(msgspec.Struct, frozen=True):
 
 def chain(root: bytes, messages: Iterable[bytes]) -> PrefixChain:
     """The links of a prompt's messages, in order."""
-    links: list[bytes] = []
-    previous = root
-    for message in messages:
-        previous = _link(previous, message)
-        links.append(previous)
-    return PrefixChain(root=root, links=tuple(links))
+    links = accumulate(messages, _link, initial=root)
+    return PrefixChain(root=next(links), links=tuple(links))
 
 
 def root(model: str, *, salt: bytes = b"", tools: bytes = b"", template: bytes = b"") -> bytes:

@@ -1,20 +1,27 @@
 -- Take the lease and read the window, or take or keep a place in the queue.
 -- KEYS: meta turns digests wait branches ratings
--- ARGV: schema owner lease_ms queue_limit must_exist interrupt digest_turns ticket_ms grave_ms
--- -> begun exists fence fields window digests | busy position expires_ms | missing | newer version
+-- ARGV: schema owner lease_ms queue_limit must_exist interrupt digest_turns ticket_ms grave_ms, then what the
+--       caller has of it already: known_commit known_turns known_memory
+-- -> begun exists fence commit memory start fields window digests | busy position expires_ms | missing
+--    | newer version
+--    `window` is the turns from `start` on, those before are known; `fields` may be the volatile ones only
 local meta, turns, digests, wait, branches, ratings = unpack(KEYS)
 local owner, lease_ms, queue_limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local must_exist, interrupt, digest_turns = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local ticket_ms, grave_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
+local known_commit, known_turns, known_memory = ARGV[10], tonumber(ARGV[11]), ARGV[12]
 
 local refusal = newer_schema(meta)
 if refusal then
   return refusal
 end
 local now = server_ms()
-local held = redis.call('HMGET', meta, 'owner', 'fence', 'until', 'created_at', 'cut', 'base')
+local held = redis.call(
+  'HMGET', meta, 'owner', 'fence', 'until', 'created_at', 'cut', 'base', 'turn_count', 'done', 'rewritten',
+  'memory_mark'
+)
 local holder, fence, expires = held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
-local exists, cut = held[4], (held[5] or 0) - (held[6] or 0)
+local exists, cut, base, count = held[4], tonumber(held[5] or 0), tonumber(held[6] or 0), tonumber(held[7] or 0)
 if must_exist and not exists then
   return { 'missing' }
 end
@@ -77,5 +84,18 @@ local newest = {}
 if digest_turns > 0 then
   newest = redis.call('LRANGE', digests, -digest_turns, -1)
 end
-local window = packed(redis.call('LRANGE', turns, cut, -1))
-return { 'begun', exists and 1 or 0, fence, redis.call('HMGET', meta, unpack(FIELDS)), window, newest }
+local commit, memory, start, fields = newest_commit(held[8]), held[10] or '', cut, FIELDS
+-- Where turns got lost, the caller is to see it: the last one is there and none behind it. (LLEN is no right that
+-- the documented rule gives.)
+local is_whole = count == base or #redis.call('LRANGE', turns, count - base - 1, count - base) == 1
+if exists and is_whole and has_only_grown(held[8], known_commit, held[9]) then
+  start = math.max(cut, known_turns)
+  if commit == known_commit and memory == known_memory then
+    fields = VOLATILE
+  end
+end
+local window = start < count and redis.call('LRANGE', turns, start - base, -1) or {}
+return {
+  'begun', exists and 1 or 0, fence, commit, memory, start, redis.call('HMGET', meta, unpack(fields)),
+  packed(window), newest,
+}

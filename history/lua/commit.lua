@@ -1,10 +1,13 @@
 -- Write a change, all of it or nothing, and free the lease.
 -- KEYS: meta turns digests branches ratings
 -- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count
---       into_branch branch_count shown_version max_turns max_bytes, then field_count times name value, then
---       turn_count turns, then as many digests, then branch_count times index branch
--- -> done fields turns bytes | erased | lost | keep turn_count | cut turn_count | branch number | archived base
---    | full turns bytes | newer version
+--       into_branch branch_count shown_version max_turns max_bytes, then what the caller has of it already:
+--       known_commit known_memory, then field_count times name value, then turn_count turns, then as many digests,
+--       then branch_count times index branch
+-- -> done turns bytes commit memory grown fields | erased | lost | keep turn_count | cut turn_count | branch number
+--    | archived base | full turns bytes | newer version
+--    `commit` is empty for one that was done before. `grown`: turns were added to what is known, and `fields` may
+--    be the volatile ones only
 local meta, turns, digests, branches = unpack(KEYS)
 local owner, fence, ttl_ms, remembered = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local keep, save_branch, wanted_cut = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
@@ -12,7 +15,8 @@ local new_epoch, at = ARGV[9] == '1', ARGV[10]
 local field_count, appended = tonumber(ARGV[11]), tonumber(ARGV[12])
 local into_branch, more_branches, shown = tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
 local max_turns, max_bytes = tonumber(ARGV[16]), tonumber(ARGV[17])
-local first_turn = 18 + 2 * field_count
+local known_commit, known_memory = ARGV[18], ARGV[19]
+local first_turn = 20 + 2 * field_count
 local first_branch = first_turn + 2 * appended
 
 local refusal = newer_schema(meta)
@@ -20,8 +24,8 @@ if refusal then
   return refusal
 end
 local stored = redis.call(
-  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memories', 'base',
-  'past', 'stored'
+  'HMGET', meta, 'owner', 'fence', 'done', 'turn_count', 'cut', 'branches', 'created_at', 'memory_mark',
+  'base', 'past', 'stored'
 )
 local base, done = tonumber(stored[9] or 0), stored[3] or ','
 local old_count, old_cut, branch_count = tonumber(stored[4] or 0), tonumber(stored[5] or 0), tonumber(stored[6] or 0)
@@ -33,7 +37,7 @@ end
 -- Fences begin anew behind an erasure, owners never come twice.
 local us = fence .. '.' .. string.sub(redis.sha1hex(owner), 1, 16)
 if string.find(done, ',' .. us .. ',', 1, true) then
-  return { 'done', redis.call('HMGET', meta, unpack(FIELDS)), 0, 0 }
+  return { 'done', 0, 0, '', '', 0, redis.call('HMGET', meta, unpack(FIELDS)) }
 end
 if stored[1] ~= owner or stored[2] ~= fence then
   return { 'lost' }
@@ -107,7 +111,8 @@ if keep < old_count then
       add_branch(keep, replaced)
     end
   end
-  local blob = stored[8] or ''
+  redis.call('HSET', meta, 'rewritten', us)
+  local blob = redis.call('HGET', meta, 'memories') or ''
   local versions = memory_versions(blob)
   with_version(versions, shown)
   local still_true = joined_versions(versions, keep)
@@ -146,11 +151,14 @@ else
   reach = math.max(reach, cut)
 end
 if field_count > 0 then
-  redis.call('HSET', meta, unpack(ARGV, 18, first_turn - 1))
+  redis.call('HSET', meta, unpack(ARGV, 20, first_turn - 1))
 end
 if new_epoch then
   redis.call('HINCRBY', meta, 'epoch', 1)
 end
+local grown = keep == old_count and more_branches == 0 and known_commit ~= '' and known_commit == newest_commit(done)
+local memory = stored[8] or ''
+local fields = grown and memory == known_memory and VOLATILE or FIELDS
 done = done .. us .. ','
 while select(2, string.gsub(done, ',', '')) > remembered + 1 do
   done = string.gsub(done, '^,[^,]*', '', 1)
@@ -170,4 +178,6 @@ for _, key in ipairs(KEYS) do
     redis.call('PERSIST', key)
   end
 end
-return { 'done', redis.call('HMGET', meta, unpack(FIELDS)), more_turns, more_bytes }
+return {
+  'done', more_turns, more_bytes, us, memory, grown and 1 or 0, redis.call('HMGET', meta, unpack(fields)),
+}

@@ -29,5 +29,9 @@ for at, version in ipairs(versions) do
     left[#left + 1] = version
   end
 end
-redis.call('HSET', meta, 'memories', joined_versions(left, covers_to), 'memory_version', expected + 1)
+-- The mark tells it from another one of the same number, where a crash of the server took one back.
+redis.call(
+  'HSET', meta, 'memories', joined_versions(left, covers_to), 'memory_version', expected + 1,
+  'memory_mark', string.sub(redis.sha1hex(ARGV[6]), 1, 16)
+)
 return { 'kept' }

@@ -7,6 +7,20 @@ local FIELDS = {
   'branches', 'past', 'base', 'metadata', 'binding', 'stored', 'created_at', 'updated_at',
 }
 
+-- Those of them that the caller cannot know, though it knows the newest commit and the newest memory.
+local VOLATILE = { 'binding', 'base', 'metadata', 'stored' }
+
+-- The newest of the commits that are remembered; empty where there is none.
+local function newest_commit(done)
+  return string.match(done or '', '^.*,([^,]+),$') or ''
+end
+
+-- Whether turns were only added since a commit that is remembered. `rewritten`: the last that replaced some.
+local function has_only_grown(done, commit, rewritten)
+  local at = commit ~= '' and string.find(done or '', ',' .. commit .. ',', 1, true)
+  return at and (string.find(done, ',' .. (rewritten or '') .. ',', 1, true) or 0) <= at
+end
+
 local function server_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

@@ -244,7 +244,7 @@ def test_nothing_is_left_of_an_import_in_another_process(valkey: Valkey, tmp_pat
     """The command that erases against the command that imports."""
     file = tmp_path / "talk.jsonl"
     with file.open("w") as out:
-        for number in range(20_000):
+        for number in range(60_000):
             for role in ("user", "assistant"):
                 print(json.dumps({"role": role, "content": f"{SECRET} {number}"}), file=out)
     command = [sys.executable, "-m", "gateway", "conversations"]

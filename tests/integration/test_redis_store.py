@@ -194,7 +194,7 @@ async def test_foreign_bytes_are_a_fault_of_the_store(store: RedisStore, raw: "R
     await raw.lset(conversation_keys(key).turns, 0, b"\xc1")
 
     with pytest.raises(StoreFault, match="no record"):
-        await store.begin(key, claim())
+        await store.read(key, 0, 1)
 
 
 async def test_every_key_of_a_conversation_lives_as_long(valkey_url: str, raw: "Redis[bytes]") -> None:

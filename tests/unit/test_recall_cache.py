@@ -192,7 +192,7 @@ async def test_an_index_that_is_being_built_is_not_dropped() -> None:
 
 async def test_indexes_are_bounded_in_bytes() -> None:
     """Whatever their number; the one in use may stay alone."""
-    stage = Stage(RecallCacheRule(max_bytes=400_000, wait_s=5.0))
+    stage = Stage(RecallCacheRule(max_bytes=100_000, wait_s=5.0))
     for name in "abcdef":
         await stage.ask("What is my cat called?", cut=20, key=ConversationKey("t", name))
 

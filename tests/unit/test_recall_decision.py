@@ -249,6 +249,6 @@ def test_rule_without_room_is_refused() -> None:
 
 def test_unknown_sentence_finds_nothing() -> None:
     """Words nobody said are worth nothing."""
-    sought = wanted((Sentence(("zebra",), asks=True),), [Term("zebra", "zebra", 0)], Corpus(10, 100))
+    sought = wanted((Sentence(("zebra",), "Zebra?"),), [Term("zebra", "zebra", 0)], Corpus(10, 100))
 
     assert (sought.stems, cleared(sought, {}, RULE)) == ((), ())

@@ -1,4 +1,4 @@
-"""The recall index: SQLite's full-text search over archived turns."""
+"""The recall index: words of archived turns."""
 
 import threading
 
@@ -131,7 +131,7 @@ def test_a_missing_turn_is_refused_and_changes_nothing() -> None:
     "text", ['"', "cat AND NOT dog", "body:cat*", "NEAR(cat, 2)", "'; DROP TABLE turns;--", "^cat -x"]
 )
 def test_no_message_is_a_query_or_a_statement(text: str) -> None:
-    """Operators of FTS5 and SQL are words or nothing."""
+    """Operators of query languages are words or nothing."""
     index = indexed(["a cat sat", "nothing of the kind"])
 
     found(index, f"{text}?")
