@@ -290,7 +290,7 @@ class Dialogues:
         left = turns[cut - conversation.cut :]
         return Outlook(
             conversation=conversation,
-            prompt=build(conversation.persona, shown(conversation.memories, shows), left, ()),
+            prompt=build(conversation.persona, shown(conversation.memories, shows), left, (), cut=cut),
             has_cut=cut != conversation.cut,
             due=due(cut, sizes_of(left, window), conversation.memories, window, self._rules.compaction),
         )
