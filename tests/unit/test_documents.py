@@ -70,7 +70,7 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
     assert [] == [link for link in links if "://" not in link and not (path.parent / link).exists()]
 
 
-@pytest.mark.parametrize("fault", [ConversationFull("x"), QuotaExceeded("x"), NodeFault("x"), OutOfTime("x")])
+@pytest.mark.parametrize("fault", [ConversationFull("x"), QuotaExceeded("x"), NodeFault("x"), OutOfTime(1.0)])
 def test_fault_table_names_what_clients_see(fault: Exception) -> None:
     """Status and code together, in one of the table's rows."""
     shown = envelope(fault)
