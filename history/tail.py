@@ -111,7 +111,7 @@ def shown_messages(messages: Sequence[bytes], tailed: Tailed | None, cut: int) -
 
     Everything behind a cut is computed anyway, so leaving the tails out there costs nothing.
     """
-    if tailed is None or tailed.cut == cut or tailed.message >= len(messages):
+    if tailed is None or tailed.cut == cut or not 0 <= tailed.message < len(messages):
         return messages
     at = tailed.message
     return (*messages[:at], without_tail(messages[at], tailed.chars), *messages[at + 1 :])
