@@ -100,8 +100,10 @@ def test_hundred_racing_turns_lose_double_and_reorder_nothing(valkey_url: str) -
         gateways = [
             stack.enter_context(running_gateway(f"vllm={stub.url}", options=options)) for _ in range(2)
         ]
+        # A server that does not know a script yet refuses the first call, and the monitor shows that as well.
+        asyncio.run(speak(gateways[0], f"warm-{uuid.uuid4().hex}", "hello"))
         answers, ledger = asyncio.run(race(gateways, conversation, valkey_url))
-        asyncio.run(finish(gateways[0], conversation))
+        asyncio.run(speak(gateways[0], conversation, "the end"))
         dialogue = stub.prompts()[-1]
 
     asked = spoken(dialogue, "user")[:-1]
@@ -115,9 +117,9 @@ def test_hundred_racing_turns_lose_double_and_reorder_nothing(valkey_url: str) -
     assert [sorted(mine) for mine in numbers] == numbers
 
 
-async def finish(gateway: Gateway, conversation: str) -> None:
+async def speak(gateway: Gateway, conversation: str, text: str) -> None:
     async with httpx.AsyncClient(timeout=30) as client:
-        await say(client, gateway, conversation, "the end")
+        await say(client, gateway, conversation, text)
 
 
 def numbers_of_each(owners: list[str]) -> list[list[int]]:
