@@ -49,7 +49,8 @@ class Compactor:
             return "stale"
         before = conversation.memories[-1] if conversation.memories else None
         asked = self._instruction(covered)
-        text = await scribe(conversation, build(conversation.persona, before, turns, [asked]))
+        prompt = build(conversation.persona, before, turns, [asked], cut=stretch.start)
+        text = await scribe(conversation, prompt)
         notes = read_notes(text, max_facts=self._rules.compaction.max_facts)
         if notes is None:
             return "empty"

@@ -34,6 +34,15 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
 
 
+class Tailed(msgspec.Struct, frozen=True, array_like=True):
+    """Where a tail stands that was kept with its turn. Prompts with another cut than its own leave it out."""
+
+    message: int
+    """Which of the turn's messages has it."""
+    chars: int
+    cut: int
+
+
 class Turn(msgspec.Struct, frozen=True, array_like=True):
     """A user message and everything up to the final assistant message.
 
@@ -54,6 +63,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     reply: Reply = Reply()
     mark: bytes = b""
     """Tells it from every other turn that ever stood at its place; kept while it waits for a tool."""
+    tailed: Tailed | None = None
 
 
 def token_estimate(turn: Turn) -> int:

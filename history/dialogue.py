@@ -293,7 +293,9 @@ class Dialogues:
         left = cut - conversation.cut
         return Outlook(
             conversation=conversation,
-            prompt=build(conversation.persona, shown(conversation.memories, shows), turns[left:], ()),
+            prompt=build(
+                conversation.persona, shown(conversation.memories, shows), turns[left:], (), cut=cut
+            ),
             has_cut=left > 0,
             due=due(cut, sizes[left:], conversation.memories, window, self._rules.compaction),
         )

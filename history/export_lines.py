@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from history.beginning import Beginning, Owner
-from history.conversation import Conversation, Memory, Reply, Status, Turn
+from history.conversation import Conversation, Memory, Reply, Status, Tailed, Turn
 from history.errors import InvalidMessages
 from history.grouping import Grouped
 from history.import_events import Event, Line, Replaced, Start, Whole, Wrong
@@ -78,6 +78,7 @@ class _Turn(msgspec.Struct, omit_defaults=True):
     mark: str = ""
     reply: _Reply = _Reply()
     ratings: dict[str, msgspec.Raw] = {}
+    tailed: Tailed | None = None
 
 
 def is_head(fields: Mapping[str, object]) -> bool:
@@ -123,6 +124,7 @@ def turn_line(turn: Turn, index: int, ratings: Mapping[str, bytes], *, branch: i
         at=turn.at,
         tokens=turn.tokens,
         mark=turn.mark.hex(),
+        tailed=turn.tailed,
         reply=_Reply(**fields),
         ratings={item: msgspec.Raw(rating) for item, rating in ratings.items() if rating},
     )
@@ -249,4 +251,5 @@ def _turn(line: _Turn) -> Turn:
         status=line.status,
         reply=Reply(**{name: getattr(line.reply, name) for name in Reply.__struct_fields__}),
         mark=mark,
+        tailed=line.tailed,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from history.alignment import align, split_digests
-from history.conversation import Turn
+from history.conversation import Tailed, Turn
 from history.errors import ConversationMismatch, InvalidMessages
 from history.items import has_answer, question_of
 from history.message import DIGEST_SIZE, Message, digests, is_persona, parse_messages
@@ -53,6 +53,8 @@ class Draft(msgspec.Struct, frozen=True):
     digests: bytes = b""
     mark: bytes = b""
     """Of the stored turn that it continues."""
+    tailed: Tailed | None = None
+    """Of that turn, too."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -96,7 +98,7 @@ def plan_anew(turn_count: int, last: Turn) -> Plan:
         reason = "the last turn is a greeting, which answers nothing; send a message"
         raise InvalidMessages(reason, param="conversation")
     is_answered = has_answer(last)
-    draft = Draft(messages, digests_so_far, mark=b"" if is_answered else last.mark)
+    draft = Draft(messages, digests_so_far, mark=b"" if is_answered else last.mark, tailed=last.tailed)
     return Plan(keep=turn_count - 1, draft=draft, is_branch=is_answered)
 
 
@@ -148,7 +150,7 @@ def plan_dialogue(
     if index not in loaded:
         return NeedTurn(index)
     split = loaded[index]
-    head = Draft(messages=split.messages[:inside], digests=split.digests[: inside * DIGEST_SIZE])
+    head = Draft(split.messages[:inside], split.digests[: inside * DIGEST_SIZE], tailed=split.tailed)
     return _with_groups(keep=index, messages=new, head=head, is_branch=True)
 
 
@@ -158,7 +160,7 @@ def _continue(turn_count: int, new: tuple[Message, ...], loaded: dict[int, Turn]
     last = loaded.get(turn_count - 1)
     if last is None:
         return NeedTurn(turn_count - 1)
-    return _with_groups(keep=turn_count - 1, messages=new, head=Draft(last.messages, last.digests, last.mark))
+    return _with_groups(keep=turn_count - 1, messages=new, head=_reopened(last))
 
 
 def _with_groups(
@@ -202,19 +204,23 @@ def _locate(per_turn: Sequence[Sequence[bytes]], end: int) -> tuple[int, int]:
     return len(per_turn), 0
 
 
+def _reopened(turn: Turn) -> Draft:
+    return Draft(turn.messages, turn.digests, turn.mark, turn.tailed)
+
+
 def _draft(messages: Sequence[Message]) -> Draft:
     return Draft(messages=tuple(message.json for message in messages), digests=digests(messages))
 
 
 def _joined(head: Draft | Turn, tail: Draft, *, mark: bytes = b"") -> Draft:
-    return Draft((*head.messages, *tail.messages), head.digests + tail.digests, mark)
+    return Draft((*head.messages, *tail.messages), head.digests + tail.digests, mark, head.tailed)
 
 
 def _question(turn: Turn) -> Draft:
     """An incomplete turn without the answer that was broken off."""
     if not turn.messages or not _is_answer(turn.messages[-1]):
-        return Draft(turn.messages, turn.digests)
-    return Draft(turn.messages[:-1], turn.digests[:-DIGEST_SIZE])
+        return Draft(turn.messages, turn.digests, tailed=turn.tailed)
+    return Draft(turn.messages[:-1], turn.digests[:-DIGEST_SIZE], tailed=turn.tailed)
 
 
 def _has_answer(draft: Draft) -> bool:

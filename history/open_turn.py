@@ -14,6 +14,7 @@ from history.conversation import (
     Memory,
     Reply,
     Status,
+    Tailed,
     Turn,
     token_estimate,
 )
@@ -25,7 +26,7 @@ from history.passage import tokens_of
 from history.ports import Change
 from history.prompt import Prompt, build
 from history.rules import DialogueRules, OnBusy
-from history.tail import keeps_tail, with_tail
+from history.tail import keeps_tail, shown_messages, with_tail
 from history.window import WindowRule, exceeds_ceiling
 
 
@@ -94,12 +95,20 @@ class Layout(msgspec.Struct, frozen=True):
 
     def prompt(self, said: Sequence[bytes]) -> Prompt:
         """The messages for the engine; `said`: the new ones."""
-        return build(self.persona, shown(self.memories, self.shows), self.turns, said)
+        return build(self.persona, shown(self.memories, self.shows), self.turns, said, cut=self.cut)
+
+    def tailed(self) -> Tailed | None:
+        """Where a tail stands in `said`."""
+        draft = self.plan.draft
+        if self.tail:
+            return Tailed(len(draft.messages) - 1, len(self.tail), self.cut)
+        return draft.tailed if draft.tailed is not None and draft.tailed.cut == self.cut else None
 
     def said(self) -> tuple[bytes, ...]:
         """The messages that are new, as the engine gets them."""
-        messages = self.plan.draft.messages
-        return (*messages[:-1], with_tail(messages[-1], self.tail)) if self.tail else messages
+        draft = self.plan.draft
+        messages = shown_messages(draft.messages, draft.tailed, self.cut)
+        return (*messages[:-1], with_tail(messages[-1], self.tail)) if self.tail else tuple(messages)
 
 
 class Writer(Protocol):
@@ -137,7 +146,8 @@ class OpenTurn:
     def continues(self, message: Message | None, completion_tokens: int) -> bool:
         """Whether the next prompt has this turn as the engine saw it: its tail stays, or there is none.
 
-        A tail goes where reading it in every prompt would cost more than computing the answer once again.
+        A tail goes where reading it in every prompt before the next cut would cost more than computing the
+        answer once again.
         """
         if not self.layout.tail or (message is not None and message.calls_tools):
             return True
@@ -212,6 +222,7 @@ class OpenTurn:
             body_hash=self.layout.ask.body_hash,
             reply=answer.reply,
             mark=draft.mark or fresh_mark(self.lease, len(self.layout.plan.adopted)),
+            tailed=self.layout.tailed() if stays else draft.tailed,
         )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from history.conversation import Memory, Turn
 from history.memory import rendered
+from history.tail import shown_messages
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -28,10 +29,15 @@ class Prompt(msgspec.Struct, frozen=True):
         return b"[%b]" % b",".join(self.messages)
 
 
-def build(persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes]) -> Prompt:
-    """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new."""
+def build(
+    persona: bytes, memory: Memory | None, turns: Sequence[Turn], new: Iterable[bytes], *, cut: int
+) -> Prompt:
+    """Lay out a prompt: persona, memory, the turns of the window, and the messages that are new.
+
+    `cut`: how many turns stand before the window's first. Tails kept under another cut are left out.
+    """
     remembered, first = rendered(memory, persona) if memory else (b"", persona)
-    said = [message for turn in turns for message in turn.messages]
+    said = [message for turn in turns for message in shown_messages(turn.messages, turn.tailed, cut)]
     said.extend(new)
     heads = [part for part in (persona, remembered) if part]
     messages = (first, *said) if first else tuple(said)

@@ -4,7 +4,7 @@ It is data beside the message, each part in a block of its own. What was remembe
 (`neutral.quoted`), so nothing in it can close its block, open another or speak as somebody else. What the
 client or the configuration supplies (lore, note) keeps its lines but cannot leave its block either. Pure.
 
-A tail may stay in the history with its turn, or be dropped when the next prompt is made; see `keeps_tail`.
+A tail may stay with its turn until the next cut, or be dropped from the next prompt; see `keeps_tail`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,17 @@ from itertools import groupby
 
 import msgspec
 
+from history.conversation import Tailed
 from history.memory import is_chinese
 from history.neutral import quoted
-from history.passage import GAP, LORE, NOTE, RECALLED, Passage, Who, day, quotation, tokens_of
+from history.passage import GAP, LORE, NOTE, RECALLED, Passage, Who, day, quotation, spoken, tokens_of
 
 HEADER_TOKENS = 32
 """What the block of recalled turns takes beside the turns."""
 MAX_NOTE_TOKENS = 256
 MAX_LORE_TOKENS = 512
 
+_BEFORE = "\n\n"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 
 
@@ -100,20 +102,53 @@ def with_tail(message: bytes, tail: str) -> bytes:
     fields = msgspec.json.decode(message)
     content = fields["content"]
     if isinstance(content, list):
-        fields["content"] = [*content, {"type": "text", "text": f"\n\n{tail}"}]
+        fields["content"] = [*content, {"type": "text", "text": f"{_BEFORE}{tail}"}]
     else:
-        fields["content"] = f"{content}\n\n{tail}"
+        fields["content"] = f"{content}{_BEFORE}{tail}"
     return msgspec.json.encode(fields)
 
 
-def keeps_tail(tail_tokens: int, answer_tokens: int, turns_left: float, r: float) -> bool:
-    """Whether a tail should stay with its turn rather than be dropped from the next prompt on.
+def shown_messages(messages: Sequence[bytes], tailed: Tailed | None, cut: int) -> Sequence[bytes]:
+    """A turn's messages as a prompt with this cut shows them: a tail goes when the cut moves.
 
-    Kept, it is read from cache in each of the `turns_left` prompts that still show its turn: r * tail * left.
-    Dropped, the next prompt differs from where the tail stood, so the answer behind it is prefilled again
-    instead of read: (1 - r) * answer, once. `r` is what a cached token costs against an uncached one. With an
-    answer of 120 tokens, 27 turns left (a turn stays for 20 to 40 prompts) and r = 0.1 both cost the same at
-    40 tokens.
+    Everything behind a cut is computed anyway, so leaving the tails out there costs nothing.
+    """
+    if tailed is None or tailed.cut == cut or not 0 <= tailed.message < len(messages):
+        return messages
+    at = tailed.message
+    return (*messages[:at], without_tail(messages[at], tailed.chars), *messages[at + 1 :])
+
+
+def without_tail(message: bytes, chars: int) -> bytes:
+    """A user message, as JSON, without the tail of so many characters; as it is where no such tail stands."""
+    fields = msgspec.json.decode(message)
+    content = fields["content"]
+    if isinstance(content, list) and content and content[-1].get("type") == "text":
+        if not _is_tail(content[-1]["text"], chars, whole=True):
+            return message
+        fields["content"] = content[:-1]
+    elif isinstance(content, str) and _is_tail(content, chars, whole=False):
+        fields["content"] = content[: -chars - len(_BEFORE)]
+    else:
+        return message
+    return msgspec.json.encode(fields)
+
+
+def _is_tail(text: str, chars: int, *, whole: bool) -> bool:
+    """Whether a text ends with (or is) a tail of so many characters."""
+    start = len(text) - chars - len(_BEFORE)
+    return (
+        (start == 0 if whole else start >= 0) and text.startswith(_BEFORE, start) and not spoken(text[start:])
+    )
+
+
+def keeps_tail(tail_tokens: int, answer_tokens: int, turns_left: float, r: float) -> bool:
+    """Whether a tail should stay with its turn until the next cut rather than be dropped at once.
+
+    Kept, it is read from cache in each of the `turns_left` prompts before the cut: r * tail * left. Dropped,
+    the next prompt differs from where the tail stood, so the answer behind it is prefilled again instead of
+    read: (1 - r) * answer, once. `r` is what a cached token costs against an uncached one. With an answer of
+    120 tokens, 10 turns left (of 21 from cut to cut) and r = 0.1 both cost the same at 108 tokens.
     """
     return r * tail_tokens * turns_left <= (1 - r) * answer_tokens
 

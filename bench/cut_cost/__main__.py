@@ -1,7 +1,8 @@
-"""`python -m bench.cut_cost`: the same dialogues three times, and a table of what cuts cost.
+"""`python -m bench.cut_cost`: the same dialogues in several ways, and tables of what cuts and returns cost.
 
 Two real CPU nodes and a window of 4 to 8 turns, so that sixteen turns hold two cuts. The dialogues take
-turns, with a pause after each: people think before they answer, and the background works meanwhile.
+turns, with a pause after each: people think before they answer, and the background works meanwhile. Then the
+same dialogues once more, broken off by a night in which the nodes forget everything (`opening`).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 from rich.progress import Progress
 
+from bench.cut_cost import opening
 from bench.cut_cost.dialogue import HIGH, LOW, Dialogue, Row
 from bench.cut_cost.report import Arm, new_tokens, summed, table
 from bench.cut_cost.stage import background, stage
@@ -31,6 +33,8 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "stepped, pre-warm, recall": _WINDOW,
     "summary rewritten every turn": (),
 }
+FIRST = next(iter(ARMS))
+RETURNS = "returns"
 
 
 def play(
@@ -54,9 +58,9 @@ def play(
         return [user.rows for user in users], background(on)
 
 
-def compare(*, dialogues: int, turns: int = TURNS, pause_s: float = 0.3) -> list[Arm]:
-    """All arms, one after the other."""
-    played = {name: play(name, dialogues=dialogues, turns=turns, pause_s=pause_s) for name in ARMS}
+def compare(names: Sequence[str], *, dialogues: int, turns: int = TURNS, pause_s: float = 0.3) -> list[Arm]:
+    """These arms, one after the other."""
+    played = {name: play(name, dialogues=dialogues, turns=turns, pause_s=pause_s) for name in names}
     new = new_tokens(next(iter(played.values()))[0])
     return [summed(name, rows, behind, new=new) for name, (rows, behind) in played.items()]
 
@@ -66,8 +70,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cut_cost", description=__doc__)
     parser.add_argument("--dialogues", type=int, default=10)
     parser.add_argument("--pause", type=float, default=0.3, help="seconds a user thinks (default: 0.3)")
+    parser.add_argument("--only", choices=(*ARMS, RETURNS), help="one arm, or the returns, instead of all")
     options = parser.parse_args()
-    sys.stdout.write(table(compare(dialogues=options.dialogues, pause_s=options.pause)) + "\n")
+    with_pause = {"dialogues": options.dialogues, "pause_s": options.pause}
+    if options.only != RETURNS:
+        names = [options.only] if options.only else list(ARMS)
+        sys.stdout.write(table(compare(names, **with_pause)) + "\n")
+    if options.only in (None, RETURNS):
+        found = [opening.come_back(ARMS[FIRST], warms=warms, **with_pause) for warms in (True, False)]
+        sys.stdout.write(f"\n{opening.table(found)}\n")
 
 
 if __name__ == "__main__":

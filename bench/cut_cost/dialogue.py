@@ -33,11 +33,13 @@ class Row:
     cached: int
     completion: int
     first_token_s: float
+    tail: int = 0
+    """Tokens behind the user's message, which are as new as it is."""
 
     @property
     def uncached(self) -> int:
-        """Prompt tokens that had to be computed."""
-        return self.prompt - self.cached
+        """Prompt tokens that had to be computed, but for the tail: of that nothing could be cached."""
+        return self.prompt - self.cached - self.tail
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class Dialogue:
                 cached=usage["prompt_tokens_details"]["cached_tokens"],
                 completion=usage["completion_tokens"],
                 first_token_s=first,
+                tail=0 if self.rewrites else stage.tokens(stage.ear.behind(self.name, text)),
             )
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from history.conversation import Conversation, ConversationKey, Reply, Turn
+from history.conversation import Conversation, ConversationKey, Reply, Tailed, Turn
 from history.limits import LimitRule
 from history.ports import Begun, Change, Claim, ConversationStore
 from history.redis_keys import conversation_keys
@@ -52,6 +52,7 @@ def turn(text: str, *, messages: int = 2) -> Turn:
         idempotency_key=f"key {text}",
         body_hash=b"\xff\xfe",
         reply=Reply(id="chatcmpl-1", model="m", created=5, finish_reason="stop", prompt_tokens=3),
+        tailed=Tailed(message=0, chars=3, cut=9),
     )
 
 

@@ -1,7 +1,8 @@
 """One gateway process of the race, run as a program: `racing_writer.py URL TENANT ID NAME TURNS`.
 
-It says `ready`, waits for a line, takes TURNS tickets in order and writes a turn for each. With TURNS 0
-it takes the lease instead, tells its fence and never comes back.
+It says `ready`. For every line that it reads it takes `TICKETS_A_ROUND` tickets in order, says `taken`, and
+writes a turn for each when it is called, until TURNS are written. With TURNS 0 it takes the lease instead, at
+the first line, tells its fence and never comes back.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from history.ports import Begun, Busy, Change, Claim, Missing
 from history.redis_store import RedisStore
 
 LEASE_MS = 2_000
+TICKETS_A_ROUND = 5
 
 
 def claim(owner: str) -> Claim:
@@ -35,15 +37,20 @@ async def write(
 
 
 async def race(store: RedisStore, key: ConversationKey, who: str, turns: int) -> None:
-    """Take all the tickets in order, then write whenever one is called."""
+    """Take tickets in order, a round at a time, and write whenever one is called."""
     async with asyncio.TaskGroup() as writers:
         for number in range(turns):
+            if number % TICKETS_A_ROUND == 0:
+                await asyncio.to_thread(sys.stdin.readline)
             answer = await store.begin(key, claim(f"{who}-{number}"))
             writers.create_task(write(store, key, (who, number), answer))
+            if number % TICKETS_A_ROUND == TICKETS_A_ROUND - 1:
+                print("taken", flush=True)
 
 
 async def hold(store: RedisStore, key: ConversationKey, who: str) -> None:
     """Take the lease, tell its fence, and never come back."""
+    await asyncio.to_thread(sys.stdin.readline)
     answer = await store.begin(key, claim(who))
     if not isinstance(answer, Begun):
         raise TypeError(f"nobody else writes: {answer}")
@@ -60,5 +67,4 @@ async def main(url: str, key: ConversationKey, who: str, turns: int) -> None:
 if __name__ == "__main__":
     _, address, tenant, conversation_id, name, count = sys.argv
     print("ready", flush=True)
-    sys.stdin.readline()
     asyncio.run(main(address, ConversationKey(tenant, conversation_id), name, int(count)))

@@ -86,7 +86,7 @@ def test_a_tenant_over_its_limit_gets_no_new_turn_and_everything_else(gateway: G
         error["type"],
     )
     assert f"{TENANT_TURNS} may be" in error["message"]
-    assert "false" == refused.headers["x-should-retry"]
+    assert ("false", None) == (refused.headers["x-should-retry"], refused.headers.get("retry-after"))
     turns = len(kept.json()["data"]) // 2
     assert turns >= TENANT_TURNS
     assert turns == len([line for line in exported.text.splitlines() if '"friendo.turn"' in line])
@@ -133,6 +133,7 @@ def test_a_full_conversation_is_refused_before_a_model_is_asked(stub: Stub, stor
         refused.json()["error"]["param"],
     )
     assert "new conversation" in refused.json()["error"]["message"]
+    assert ("false", None) == (refused.headers["x-should-retry"], refused.headers.get("retry-after"))
     assert 200 == other.status_code
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.api.envelope import envelope
+from gateway.errors import NodeFault, OutOfTime
 from gateway.local.welcome import curl_example, sdk_example
+from history.errors import ConversationFull, QuotaExceeded
 from training.llamafactory import LlamaFactory
 from training.retrain import _reason
 
@@ -65,3 +68,12 @@ def test_links_to_files_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
 
     assert [] == [link for link in links if "://" not in link and not (path.parent / link).exists()]
+
+
+@pytest.mark.parametrize("fault", [ConversationFull("x"), QuotaExceeded("x"), NodeFault("x"), OutOfTime(1.0)])
+def test_fault_table_names_what_clients_see(fault: Exception) -> None:
+    """Status and code together, in one of the table's rows."""
+    shown = envelope(fault)
+    rows = [line for line in (ROOT / "docs/faults.md").read_text().splitlines() if line.startswith("| ")]
+
+    assert [row for row in rows if f" {shown.status} `{shown.code}`" in row]

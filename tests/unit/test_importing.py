@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from history.beginning import Beginning, Owner
+from history.conversation import Reply, Tailed
 from history.errors import ConversationMismatch
 from history.export import exported
 from history.export_lines import events
 from history.grouping import Said
 from history.import_events import Event, Start, Utterance, Wrong
 from history.importing import Imported, Importer, Wanted
-from history.incoming import ANEW
+from history.incoming import ANEW, read_incoming
 from history.items import items_of
+from history.message import answer
+from history.open_turn import Answer, Ask, OpenTurn
 from tests.desk import KEY, Desk, assistant, remembered, user
 
 
@@ -154,6 +157,23 @@ async def test_an_export_that_is_imported_is_the_same_conversation(desk: Desk) -
     assert prompts[0].prompt == prompts[1].prompt
     assert [(0, 10)] == [(one.added, one.known) for one in await imported(other, events(lines), id="")]
     assert lines == await lines_of(exported(other.store, KEY, branches=True))
+
+
+async def test_a_tail_that_was_kept_is_known_for_one_after_an_import(desk: Desk) -> None:
+    """It goes at the next cut there, too."""
+    await desk.talk(*"abc")
+    said = read_incoming(b'[{"role":"user","content":"d"}]')
+    ask = Ask(owner="n", on_stop=lambda _: None, on_busy="queue", note="Luna is tired.")
+    turn = await desk.dialogues.open(KEY, said, ask)
+    assert isinstance(turn, OpenTurn)
+    await turn.commit(Answer(message=answer({"content": "D"}), reply=Reply(completion_tokens=900)))
+    other = Desk(now=desk.now)
+    await imported(other, events(await lines_of(exported(desk.store, KEY, branches=True))), id="")
+    (there,), (here,) = [await one.store.read(KEY, 3, 4) for one in (other, desk)]
+
+    assert b"tired" in here.messages[0]
+    assert here.tailed == Tailed(message=0, chars=len("<note>\nLuna is tired.\n</note>"), cut=0)
+    assert here.tailed == there.tailed
 
 
 @pytest.mark.parametrize(

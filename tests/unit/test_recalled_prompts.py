@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from bench.needles.generator import cases, turns
 from history.compaction import CompactionRule
-from history.conversation import ConversationKey, Reply
+from history.conversation import ConversationKey, Reply, Tailed
 from history.dialogue import Dialogues
 from history.incoming import read_incoming
 from history.lease_keeper import LeaseKeeper
@@ -21,7 +22,7 @@ from history.passage import spoken, tokens_of
 from history.ports import Begun, Change, Claim
 from history.recaller import RecallCacheRule, Recaller
 from history.rules import DialogueRules
-from history.tail import TailRule
+from history.tail import TailRule, shown_messages, with_tail, without_tail
 from history.window import WindowRule, stateless_cut
 
 RULES = DialogueRules(compaction=CompactionRule(enabled=False))
@@ -162,6 +163,50 @@ async def test_a_tail_stays_or_goes_by_what_it_costs(price: float, stays: bool) 
     aligned = await past.ask(KEY, *dialogue)
     assert aligned.prompt.messages == following.prompt.messages
     await past.recaller.close()
+
+
+async def test_a_kept_tail_goes_with_the_next_cut() -> None:
+    """Until then every prompt continues the one before it; afterwards none shows what was recalled before."""
+    rules = DialogueRules(
+        window=WindowRule(min_turns=4, max_turns=8),
+        compaction=CompactionRule(enabled=False),
+        tail=TailRule(cached_price=0.0),
+    )
+    past = Past(rules)
+    await past.say(KEY, FACT, "How lovely!")
+    for number in range(9):
+        await past.say(KEY, f"Today I fed {number} ducks by the pond.", "They were glad.")
+    turns = [await past.say(KEY, QUESTION, "In Oslo.")]
+    while turns[-1].layout.cut == turns[0].layout.cut:
+        turns.append(await past.say(KEY, "Thank you.", "You are welcome."))
+    *before, after = turns
+    await past.recaller.close()
+
+    assert before[0].layout.tail != ""
+    assert len(before) > 1
+    for one, following in pairwise(before):
+        assert following.prompt.messages[: len(one.prompt.messages)] == one.prompt.messages
+    said = [msgspec.json.decode(message)["content"] for message in after.prompt.messages]
+    assert QUESTION in said
+    assert not any("<recalled>" in text for text in said)
+
+
+@pytest.mark.parametrize("is_list", [False, True], ids=["text", "parts"])
+@pytest.mark.parametrize("text", ["Where?", "A line\n\n<note>\nmine\n</note>", ""])
+def test_taking_a_tail_off_leaves_what_was_said(text: str, is_list: bool) -> None:
+    """Also where somebody wrote what looks like a tail: only the one that was added goes, and only once."""
+    content = [{"type": "text", "text": text}] if is_list else text
+    message = msgspec.json.encode({"role": "user", "content": content})
+    tail = "<recalled>\nuser: Oslo 🚲\n</recalled>"
+    said = with_tail(message, tail)
+
+    assert said != message
+    assert message == without_tail(said, len(tail))
+    assert message == without_tail(message, len(tail))
+    assert said == without_tail(said, len(tail) - 1)
+    assert (said,) == shown_messages((said,), Tailed(0, len(tail), 7), 7)
+    assert (message,) == tuple(shown_messages((said,), Tailed(0, len(tail), 7), 8))
+    assert (said,) == shown_messages((said,), None, 8)
 
 
 async def test_notes_lore_and_the_time_ride_in_the_same_tail() -> None:
