@@ -307,7 +307,10 @@ class RedisStore:
         keys = user_keys(tenant, user)
         ids = await self._link.run(self._scripts["bury"], keys, GRAVE_MS)
         for conversation_id in ids:
-            await self._erase_slot(ConversationKey(tenant, decode_id(conversation_id)))
+            key = ConversationKey(tenant, decode_id(conversation_id))
+            owner = await self._erase_slot(key)
+            if owner and owner != user:
+                await self.unregister(tenant, owner, key)
         await self._link.command("UNLINK", keys.conversations)
         return len(ids)
 

@@ -114,9 +114,9 @@ def choose(
     }
     near = _within_bound(ask, able, rules)
     node = near[0] if len(near) == 1 else _pick(ask, near, weighed, rules, rate=rate, now=now)
-    return Choice(
-        node=node, route=_route(ask, node, able), uncached=ask.prompt_tokens - weighed.get(node.id, 0)
-    )
+    attracted = weighed.get(node.id, 0)
+    route = _route(ask, node, able, is_attracted=attracted > 0)
+    return Choice(node=node, route=route, uncached=ask.prompt_tokens - attracted)
 
 
 def unfit(ask: Ask, node: Node, rules: RoutingRules) -> Unfit | None:
@@ -178,14 +178,14 @@ def _pick(
     return best[0] if len(best) == 1 else draw(ask.key, best)
 
 
-def _route(ask: Ask, node: Node, able: Sequence[Node]) -> Route:
+def _route(ask: Ask, node: Node, able: Sequence[Node], *, is_attracted: bool) -> Route:
     if node.id == ask.bound_to:
         return "bound"
     if ask.bound_to is not None and any(one.id == ask.bound_to for one in able):
         return "spill"
     if ask.bound_to is not None or ask.excluded:
         return "failover"
-    return "prefix" if (held := ask.held.get(node.id)) is not None and held.expected else "spread"
+    return "prefix" if is_attracted else "spread"
 
 
 def _why_none(

@@ -13,7 +13,7 @@ node that answers nobody looks worse by the second, whatever it was believed to 
 
 import math
 
-from gateway.routing.pace import Pace, Rate
+from gateway.routing.pace import FIRST_RATE, Pace, Rate
 
 _EVICTING = 4.0
 """What a token costs beside itself where another is evicted for it. With the probability p that one comes
@@ -58,7 +58,7 @@ class Lane:
         self.floor = 0.0
         self.since = math.inf
         self.aside = 0.0
-        self.per_token = 0.001
+        self.per_token = 1 / FIRST_RATE
 
     def is_alone(self) -> bool:
         """Whether a prompt that is sent now waits for nobody, as far as is known."""

@@ -4,7 +4,8 @@ import math
 
 import msgspec
 
-_FIRST_RATE = 2000.0
+FIRST_RATE = 2000.0
+"""What a node is taken for before anything is known."""
 _RATE_TOKENS = 256
 """Fewer tokens say more about the network than about a node."""
 _PRIOR = 10
@@ -16,7 +17,7 @@ _RESCALE_AT = 1e12
 class Rate(msgspec.Struct, frozen=True, gc=False):
     """What a node itself showed."""
 
-    seen: float = _FIRST_RATE
+    seen: float = FIRST_RATE
     samples: int = 0
 
 
@@ -24,7 +25,7 @@ class Pace:
     """One replica's view of the fleet. Rates are prompt tokens computed per second."""
 
     def __init__(self) -> None:
-        self.rate = _FIRST_RATE
+        self.rate = FIRST_RATE
         self.samples = 0
         self.uncached = 500.0
         """Tokens that a prompt leaves to compute, on average."""
