@@ -67,7 +67,7 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
     """A stateless prompt: known from its own messages, byte for byte as they were sent."""
     messages = _raw_messages(request.messages)
     chain = chains.chain(_root(request), messages)
-    known, tokens = _longest_known(chain, router)
+    known, tokens = router.longest_known(chain.links)
     tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
     head, key = _head(chain, messages, tokens), b"".join(chain.links[:2][-1:])
     sought = Sought(links=chain.links, head=head, key=key, settled=_settled(messages, tokens))
@@ -172,17 +172,9 @@ def outcome(usage: Usage, first_s: float) -> Outcome:
 
 def _head(chain: PrefixChain, messages: Sequence[bytes], tokens: int) -> tuple[bytes, int]:
     """The first message's link and its share of the prompt's tokens."""
-    if not messages:
+    if not messages or len(messages[0]) < LONG_ENOUGH:  # no token is shorter than a byte
         return b"", 0
-    return chain.links[0], round(tokens * len(messages[0]) / max(1, sum(map(len, messages))))
-
-
-def _longest_known(chain: PrefixChain, router: Router) -> tuple[int, int]:
-    """How many of a prompt's messages make the longest prefix that was ever counted, and its tokens."""
-    for at in range(len(chain.links), 0, -1):
-        if tokens := router.known_tokens(chain.links[at - 1]):
-            return at, tokens
-    return 0, 0
+    return chain.links[0], round(tokens * len(messages[0]) / sum(map(len, messages)))
 
 
 def _settled(messages: Sequence[bytes], tokens: int) -> int:

@@ -91,10 +91,10 @@ class Holdings:
         if head is not None:
             for name, tokens, at in ledger.of(head[0]):
                 self._weigh(name, tokens, at, is_head=True)
-        for link in reversed(links):
-            if head is None or link != head[0]:
-                for name, tokens, at in ledger.of(link):
-                    self._weigh(name, tokens, at)
+            if links[0] == head[0]:
+                links = links[1:]
+        for name, tokens, at in ledger.each(reversed(links)):
+            self._weigh(name, tokens, at)
         return self.found
 
     def presume(self, sought: Sought, draw: Callable[[bytes], str | None]) -> None:
@@ -103,11 +103,13 @@ class Holdings:
         So replicas that know nothing of each other's requests send the same prompt to the same node.
         """
         longest = max((held.tokens for held in self.found.values()), default=0)
-        guesses = [(sought.key, sought.settled, sought.settled // 2)]
-        if (head := sought.long_head()) is not None:
-            guesses.insert(0, (*head, head[1]))
-        for key, tokens, worth in guesses:
-            if worth > longest and (name := draw(key)) is not None:
+        guesses = []
+        if (head := sought.long_head()) is not None and head[1] > longest:
+            guesses.append(head)
+        if sought.settled // 2 > longest:
+            guesses.append((sought.key, sought.settled))
+        for key, tokens in guesses:
+            if (name := draw(key)) is not None:
                 self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
 
     def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:

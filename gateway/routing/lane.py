@@ -1,7 +1,8 @@
 """One node as the price sees it: what this replica has under way there, and how fast it goes.
 
 Two kinds of numbers. What happened is counted (`sent`, `left`, `polled`); what follows from it for the price
-is worked out at each change (`settle`), so that choosing among a thousand nodes only reads five numbers each:
+is worked out before the next choice (`settle`), so that choosing among a thousand nodes only reads five
+numbers of each:
 
     wait(now) = max(until - now, floor, now - since)
     price     = wait + aside + per_token * uncached                                   in seconds

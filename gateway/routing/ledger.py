@@ -8,7 +8,7 @@ links that were noted longest ago go first.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -76,10 +76,20 @@ class Ledger:
         for node, mark in self._marks.get(link, {}).items():
             yield node, mark.tokens, math.inf if mark.running else mark.at
 
-    def tokens(self, link: bytes) -> int:
-        """How long a prefix is, by the latest that was noted of it; 0: nothing is known of it."""
-        nodes = self._marks.get(link)
-        return next(reversed(nodes.values())).tokens if nodes else 0
+    def each(self, links: Iterable[bytes]) -> Iterator[Found]:
+        """Where any of these prefixes lies, in their order."""
+        marks = self._marks
+        for link in links:
+            if link in marks:
+                yield from self.of(link)
+
+    def longest(self, links: Sequence[bytes]) -> tuple[int, int]:
+        """How many of a prompt's links make the longest prefix that is known, and its tokens."""
+        marks = self._marks
+        for count in range(len(links), 0, -1):
+            if (nodes := marks.get(links[count - 1])) is not None:
+                return count, next(reversed(nodes.values())).tokens
+        return 0, 0
 
     def _put(self, link: bytes, node: str, tokens: int, at: float) -> Mark:
         nodes = self._marks.setdefault(link, {})

@@ -65,6 +65,8 @@ class Router:
         self._pace = Pace()
         self._horizons: dict[int | None, Horizon] = {}
         self._numbers = itertools.count()
+        self._changed: set[str] = set()
+        """Nodes whose prices are to be worked out anew."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -84,12 +86,13 @@ class Router:
         known = (node.max_context for node in self._by_id.values() if model in node.models)
         return min((context for context in known if context), default=0)
 
-    def known_tokens(self, link: bytes) -> int:
-        """How long a prefix is, as engines counted it or it was guessed; 0: nothing is known of it."""
-        return self._ledger.tokens(link)
+    def longest_known(self, links: Sequence[bytes]) -> tuple[int, int]:
+        """How many of a prompt's links make the longest prefix that is known, and its tokens."""
+        return self._ledger.longest(links)
 
     def held(self, sought: Sought, model: str, now: float) -> dict[str, Held]:
         """Per node, what it should still hold of a prompt."""
+        self._settle(now)
         holdings = Holdings(self._by_id, self._gates, now)
         holdings.search(sought, self._ledger)
         if not sought.key:
@@ -110,6 +113,7 @@ class Router:
 
     def route(self, ask: Ask, now: float) -> Decision | NoNode:
         """Choose a node and reserve a slot on it; `release` gives it back."""
+        self._settle(now)
         choice = choose(ask, self._by_id.values(), self._rules, rate=self._pace.rate, now=now)
         if isinstance(choice, NoNode):
             return choice
@@ -128,7 +132,7 @@ class Router:
         node.running += 1
         node.lane.sent(decision.number, choice.uncached, now, tells=ask.tells)
         self._weigh(node, ask.prompt_tokens, now)
-        self._settle(node, now)
+        self._changed.add(node.id)
         for link, tokens in ask.places:
             self._ledger.sent(link, node.id, tokens)
         return decision
@@ -137,7 +141,7 @@ class Router:
         """The first byte came: its prompt is computed."""
         if (node := self._by_id.get(decision.node)) is not None:
             node.lane.left(decision.number, now)
-            self._settle(node, now)
+            self._changed.add(node.id)
 
     def release(self, decision: Decision, now: float, *, was_computed: bool) -> None:
         """The request is over, one way or the other. `was_computed`: its node did its prompt."""
@@ -146,12 +150,12 @@ class Router:
         if (node := self._by_id.get(decision.node)) is not None:
             node.running -= 1
             node.lane.left(decision.number, now)
-            self._settle(node, now)
+            self._changed.add(node.id)
 
-    def polled(self, node: Node, now: float) -> None:
+    def polled(self, node: Node) -> None:
         """A node told its load."""
         node.lane.polled(node.waiting, node.working)
-        self._settle(node, now)
+        self._changed.add(node.id)
 
     def note(self, decision: Decision, places: Sequence[tuple[bytes, int]], now: float) -> None:
         """The node now holds these prefixes, with so many tokens each."""
@@ -204,8 +208,12 @@ class Router:
             horizon = self._horizons[size] = Horizon(self._rules.retention_s)
         return horizon
 
-    def _settle(self, node: Node, now: float) -> None:
-        node.lane.settle(self._pace, now, is_full=self._horizon(node).is_full, running=node.running)
+    def _settle(self, now: float) -> None:
+        """Work out the prices of nodes to which something happened: once for all that did since the last."""
+        while self._changed:
+            if (node := self._by_id.get(self._changed.pop())) is not None:
+                is_full = self._horizon(node).is_full
+                node.lane.settle(self._pace, now, is_full=is_full, running=node.running)
 
     def _weigh(self, node: Node, tokens: int, now: float) -> None:
         weight, divisor = self._pace.scale(now)

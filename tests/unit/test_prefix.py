@@ -124,7 +124,8 @@ def test_what_is_under_way_is_there_whatever_its_age() -> None:
 
     ledger.sent(b"y", "a", 100)
     ledger.done(b"y", "a", 9.0, was_computed=False)
-    assert ([], 1, 0) == (list(ledger.of(b"y")), len(ledger), ledger.tokens(b"y"))
+    assert ([], 1) == (list(ledger.of(b"y")), len(ledger))
+    assert [(0, 0), (1, 100)] == [ledger.longest([b"y"]), ledger.longest([b"x", b"y"])]
 
 
 @given(
