@@ -13,6 +13,7 @@ import structlog
 
 from gateway.errors import NodeBroke, NodeBusy, NodeFault, OutOfTime, UnknownModel
 from gateway.nodes import completion, relay
+from gateway.nodes.adapters import served_name
 from gateway.nodes.body import BodySink
 from gateway.nodes.completion import Usage
 from gateway.nodes.connection import Exchange, Patience
@@ -156,7 +157,7 @@ class Dispatcher:
         exchange: Exchange | None = None
         is_served = False
         try:
-            body = node_body(job.request, job.messages, model=job.request.model)
+            body = node_body(job.request, job.messages, model=served_name(node, job.request.model))
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
             if job.request.stream:
                 pings.start(lambda: job.reply_headers(decision))

@@ -133,6 +133,7 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     keys.InvalidKey: lambda e: Envelope(401, _REQUEST, str(e), "invalid_api_key"),
     keys.NotAllowed: lambda e: Envelope(403, "permission_denied", str(e), "permission_denied"),
     nodes.NodeNotFound: lambda e: Envelope(404, _REQUEST, str(e), "node_not_found"),
+    nodes.AdapterRefused: lambda e: Envelope(e.status, _REQUEST, str(e), "adapter_refused"),
     nodes.NodeExists: lambda e: Envelope(409, _CONFLICT, str(e), "node_exists", "id"),
     nodes.NodeNotOurs: lambda e: Envelope(409, _CONFLICT, str(e), "node_not_removable"),
     nodes.RosterStoreUnavailable: lambda e: Envelope(

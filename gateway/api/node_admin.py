@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from gateway.api.conversation_body import read_body
-from gateway.api.node_body import node_object, read_drain, read_spec
+from gateway.api.node_body import node_object, read_adapter, read_drain, read_spec
 from gateway.errors import BadRequest
 from gateway.nodes.membership import Membership
 from gateway.routing.node import Node
@@ -46,9 +46,29 @@ def node_admin_routes(membership: Membership, clock: Callable[[], float]) -> API
     async def undrain_node(name: str) -> dict[str, Any]:
         return shown(await membership.undrain(name))
 
+    _add_adapter_routes(routes, membership, shown)
+
     @routes.delete("/nodes/{name:path}")
     async def remove_node(name: str) -> dict[str, Any]:
         await membership.remove(name)
         return {"id": name, "object": "node.deleted", "deleted": True}
 
     return routes
+
+
+def _add_adapter_routes(
+    routes: APIRouter, membership: Membership, shown: Callable[[Node], dict[str, Any]]
+) -> None:
+    # Before the route that removes a node, whose pattern they would match.
+    @routes.post("/nodes/{name:path}/adapters")
+    async def load_adapter(name: str, request: Request) -> dict[str, Any]:
+        spec = read_adapter(await read_body(request, _MAX_BODY))
+        watch = membership.watch(name)
+        await watch.load_adapter(spec)
+        return shown(watch.node)
+
+    @routes.delete("/nodes/{name:path}/adapters/{adapter:path}")
+    async def unload_adapter(name: str, adapter: str) -> dict[str, Any]:
+        watch = membership.watch(name)
+        await watch.unload_adapter(adapter)
+        return shown(watch.node)

@@ -1,11 +1,13 @@
 """A node in a request's body, and a node as an answer shows it. Its key is never shown."""
 
 import math
+import re
 from typing import Any
 
 import msgspec
 
 from gateway.errors import BadRequest
+from gateway.nodes.adapters import AdapterSpec
 from gateway.nodes.members import Member
 from gateway.nodes.watch import NodeWatch
 from gateway.routing.node import Node, NodeSpec
@@ -13,6 +15,7 @@ from gateway.routing.retention import Retention
 from gateway.settings import FORMS
 
 _OF_NODES = "nodes[]."
+_ADAPTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,255}")
 
 
 class DrainOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +37,21 @@ def read_spec(body: bytes) -> NodeSpec:
             value = getattr(spec, name)
             if wrong := form(value):
                 raise BadRequest(f"{name}: {wrong}", param=name)
+    return spec
+
+
+def read_adapter(body: bytes) -> AdapterSpec:
+    """The adapter that is to be loaded. Raises `BadRequest`, with what is wrong."""
+    try:
+        spec = msgspec.json.decode(body, type=AdapterSpec)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is no adapter, which has a name and a path: {error}") from error
+    if not _ADAPTER.fullmatch(spec.name):
+        raise BadRequest(
+            "name: expected up to 256 of A-Z a-z 0-9 _ . / - and a letter or digit first", param="name"
+        )
+    if not spec.path or len(spec.path) > 4096:
+        raise BadRequest("path: expected where the adapter lies on the node's disk", param="path")
     return spec
 
 
@@ -68,6 +86,7 @@ def node_object(node: Node, watch: NodeWatch, member: Member | None, *, now: flo
         "breaker": node.breaker.state,
         "problem": node.problem,
         "models": sorted(node.models),
+        "adapters": dict(sorted(node.parents.items())),
         "weight": node.spec.weight,
         "running": node.running,
         "pending_tokens": node.lane.pending,

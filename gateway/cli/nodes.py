@@ -112,6 +112,29 @@ def remove(name: _Name, admin: _Admin = None) -> None:
     print(f"Node {name} is removed; what runs on it may end.")
 
 
+@nodes.command()
+def load(
+    name: _Name,
+    adapter: Annotated[str, typer.Argument(help="What requests will call it.")],
+    path: Annotated[str, typer.Argument(help="Where it lies on the node's own disk.")],
+    admin: _Admin = None,
+) -> None:
+    """Load a LoRA adapter on a node that runs. Every version needs a name and a path of its own."""
+    with _reported():
+        _asked(admin, "POST", f"/{_quoted(name)}/adapters", {"name": adapter, "path": path})
+    print(f"Node {name} serves {adapter}.")
+
+
+@nodes.command()
+def unload(
+    name: _Name, adapter: Annotated[str, typer.Argument(help="Its name.")], admin: _Admin = None
+) -> None:
+    """Unload a LoRA adapter; requests for it go to other nodes that have it."""
+    with _reported():
+        _asked(admin, "DELETE", f"/{_quoted(name)}/adapters/{_quoted(adapter)}")
+    print(f"Node {name} serves {adapter} no longer.")
+
+
 def _asked(admin: str | None, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """What the control plane answers. Raises `BadOption` with its words where it refuses."""
     import httpx

@@ -35,6 +35,9 @@ class Dialect(msgspec.Struct, frozen=True):
     """A gauge whose labels are the cache's settings, the two above among them."""
     loads: str = ""
     """A path that tells the load of this moment, where metrics lag behind or are off by default."""
+    load_adapter: str = ""
+    unload_adapter: str = ""
+    """Paths that load and unload LoRA adapters while it runs."""
     rank_label: str = ""
     """Tells the metrics of one data-parallel rank from another's."""
 
@@ -47,6 +50,8 @@ DIALECTS: Mapping[Engine, Dialect] = {
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         prompt_tokens=("vllm:prompt_tokens_total",),
         config="vllm:cache_config_info",
+        load_adapter="/v1/load_lora_adapter",
+        unload_adapter="/v1/unload_lora_adapter",
         rank_label="engine",
         cached_tokens_flag="--enable-prompt-tokens-details",
     ),
@@ -60,6 +65,8 @@ DIALECTS: Mapping[Engine, Dialect] = {
         block_size=("sglang:page_size", "sglang_page_size"),
         capacity=("sglang:max_total_num_tokens", "sglang_max_total_num_tokens"),
         loads="/v1/loads",
+        load_adapter="/load_lora_adapter",
+        unload_adapter="/unload_lora_adapter",
         rank_label="dp_rank",
         cached_tokens_flag="--enable-cache-report",
     ),

@@ -5,7 +5,8 @@ GatewayError
 │   ├── NodeNotFound        no node has this id
 │   ├── NodeExists          there is a node with this id
 │   ├── NodeNotOurs         the configuration or a name server says that it is there
-│   └── TooManyNodes        the store holds as many as a replica will keep
+│   ├── TooManyNodes        the store holds as many as a replica will keep
+│   └── AdapterRefused      an adapter cannot be loaded or unloaded on that node
 └── RosterStoreUnavailable  the store did not answer
 """
 
@@ -38,6 +39,14 @@ class TooManyNodes(ClientFault):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} nodes were added, which is the limit; remove some: `friendo nodes remove`")
+
+
+class AdapterRefused(ClientFault):
+    """An adapter cannot be loaded or unloaded there; the text says what to change."""
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RosterStoreUnavailable(GatewayError):

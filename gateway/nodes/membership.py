@@ -16,6 +16,7 @@ from gateway.nodes.members import ADDED, Found, Member, members
 from gateway.nodes.ports import Drain, RosterStore, RosterTable
 from gateway.nodes.roster import Roster
 from gateway.nodes.spec_check import check_reachable
+from gateway.nodes.watch import NodeWatch
 from gateway.routing.node import Node, NodeSpec
 
 T = TypeVar("T")
@@ -100,6 +101,10 @@ class Membership:
         if (node := self.roster.by_id.get(spec.name)) is None:
             raise RosterStoreUnavailable("the node was stored, but the store could not be read back")
         return node
+
+    def watch(self, name: str) -> NodeWatch:
+        """What keeps that node. Raises `NodeNotFound`."""
+        return self.roster.watch(self._node(name).id)
 
     async def drain(self, name: str, *, within_s: float | None = None) -> Node:
         """Keep a node from new requests. Raises `NodeNotFound`, `RosterStoreUnavailable`."""

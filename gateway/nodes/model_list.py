@@ -15,6 +15,8 @@ class Model(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None
     meta: Any = None
+    parent: Any = None
+    """The model that an adapter belongs to."""
 
     def context(self) -> int:
         """Tokens that prompt and answer may have together, as vLLM, SGLang or llama.cpp say; else 0."""

@@ -38,12 +38,15 @@ class Poller:
         """
         node = self._node
         await self._ask_health()
-        if not node.is_healthy or not node.spec.models:
-            self._learn_models(await self._ask("/v1/models"))
+        await self.ask_models()
         metrics, now = await asyncio.gather(self._metrics(), self._load_now())
         load = read_load(metrics, self._dialect, node.spec.rank)
         self._learn_load(load, now)
         return self._went_back(load.prompt_tokens)
+
+    async def ask_models(self) -> None:
+        """Ask what it serves. Raises a `NodeFault`, also where it does not serve what it is said to."""
+        self._learn_models(await self._ask("/v1/models"))
 
     async def _ask_health(self) -> None:
         """On the path that answered last; versions of an engine know one or the other."""
@@ -71,7 +74,10 @@ class Poller:
             raise NodeBroke(f"/v1/models is no model list: {error}") from error
         names = frozenset(model.id for model in models)
         wanted = frozenset(node.spec.models)
-        node.models = wanted & names if wanted else names
+        parents = {model.id: model.parent for model in models if isinstance(model.parent, str)}
+        adapters = {name for name, parent in parents.items() if not wanted or parent in wanted}
+        node.parents = {name: parents[name] for name in adapters}
+        node.models = (wanted & names) | adapters if wanted else names
         if missing := wanted - names:
             raise OtherModels(f"it does not serve {listed(missing)}; it serves {listed(names) or 'nothing'}")
         self.model = next((model.id for model in models if model.id in node.models), "")

@@ -10,6 +10,7 @@ import zmq.asyncio
 
 from gateway.errors import NodeFault
 from gateway.nodes.acquaintance import is_worth_trying, meet, running_context, try_out
+from gateway.nodes.adapters import Adapters, AdapterSpec
 from gateway.nodes.asking import Asker
 from gateway.nodes.connection import NodePool, Patience
 from gateway.nodes.engine_facts import lacking
@@ -46,6 +47,7 @@ class NodeWatch:
         """Whether it answered a request since it was met."""
         self._asker = Asker(node.spec)
         self._poller = Poller(node, self._asker)
+        self._adapters = Adapters(node, self._asker)
         self._may_try = may_try
         self._is_met = False
         self._is_tried = False
@@ -101,6 +103,16 @@ class NodeWatch:
             if self._poller.model and is_worth_trying(self.node):
                 tasks.create_task(self._try_out(self._poller.model))
 
+    async def load_adapter(self, spec: AdapterSpec) -> None:
+        """Load a LoRA adapter there and serve it. Raises as `Adapters.load` does."""
+        await self._adapters.load(spec)
+        await self._poller.ask_models()
+
+    async def unload_adapter(self, name: str) -> None:
+        """Serve it no longer and unload it. Raises as `Adapters.unload` does."""
+        await self._adapters.unload(name)
+        await self._poller.ask_models()
+
     def note(self) -> None:
         """Say what it lacks: in its facts, and once in the log."""
         feed, events = self.feed, tuple[str, ...]()
@@ -138,6 +150,7 @@ class NodeWatch:
     def _forget(self) -> None:
         """It may be another engine now, or the same one with other settings."""
         self._until_meeting = 0
+        self._adapters.forget()
         self._is_met = self._is_tried = self.has_answered = False
 
     def _learn(self, found: EngineFacts) -> None:

@@ -1,5 +1,6 @@
 """What routing knows of a node. Facts only: the roster changes them, the choice reads them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -92,6 +93,9 @@ class Node:
     is_healthy: bool = False
     is_draining: bool = False
     models: frozenset[str] = frozenset()
+    """What requests can ask it for, adapters included."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Its LoRA adapters, each with the model that it belongs to."""
     block_size: int = 1
     """Tokens per cache block; 1 where the engine caches token by token (llama.cpp)."""
     max_context: int | None = None
