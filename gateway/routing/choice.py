@@ -30,10 +30,10 @@ Route = Literal["bound", "prefix", "spread", "spill", "failover", "external"]
 Unfit = Literal["unhealthy", "draining", "other_model", "full", "failed"]
 
 _BAND = 0.05
-    if ask.shared < LONG_ENOUGH:
-        return able
+_EQUAL_S = 0.005
+"""A difference below what the network makes decides nothing, however short the prompt."""
 _LEAST = 0.5
-"""While a node lately got less than this share of the mean, those above the mean count as ones with too much."""
+"""While a node lately got less than this share of the mean, those above the mean got too much."""
 
 
 class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -108,9 +108,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(admin: Control, node: Stub, w
     assert "/nowhere" in errors["no such folder"]["message"]
 
 
-def test_adapters_of_a_named_model_are_served(
-    engine: str, node: Stub, weights: str
-) -> None:
+def test_adapters_of_a_named_model_are_served(engine: str, node: Stub, weights: str) -> None:
     """A configuration that names the model need not name each version of its adapters."""
     nodes = [{"engine": engine, "url": node.url, "models": ["stub"]}]
     options = ("--config", "config/dev.yaml", "--set", f"nodes={json.dumps(nodes)}")
