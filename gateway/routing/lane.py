@@ -20,6 +20,8 @@ _EVICTING = 4.0
 """What a token costs beside itself where another is evicted for it. With the probability p that one comes
 back it is computed again and evicts one more: p + p^2 + ... = p / (1 - p), with p = 0.8.
 """
+_FILLING = 0.5
+"""The same while nothing is evicted yet: the room that it takes will be missed later."""
 _RUNNING_S = 1e-5
 """What a request costs one that decodes beside it, in seconds per token of its answer."""
 
@@ -100,7 +102,7 @@ class Lane:
         rate = pace.rate_of(self.rate)
         self._pass_over(rate, now)
         waiting = len(self._unanswered) + self.foreign
-        self.per_token = (1.0 + _EVICTING * is_full + waiting) / rate
+        self.per_token = (1.0 + (_EVICTING if is_full else _FILLING) + waiting) / rate
         self.aside = self.foreign * pace.uncached / rate + _RUNNING_S * pace.answer * max(
             running, self.running
         )
