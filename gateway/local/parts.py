@@ -1,7 +1,8 @@
 """The parts of the one-machine stack: what each one runs and when it counts as ready."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +51,14 @@ def node_part(number: int, *, port: int = 0) -> Part:
     )
 
 
-def gateway_part(*, nodes: Sequence[str], store: str, archive: Path, port: int, admin_port: int) -> Part:
-    """The gateway in front of `nodes` (their URLs), without keys: it listens on this machine only."""
+def gateway_part(*, nodes: Mapping[str, str], store: str, archive: Path, port: int, admin_port: int) -> Part:
+    """The gateway in front of `nodes` (URLs by name), without keys: it listens on this machine only."""
+    listed = [{"engine": "openai", "url": url, "id": name, "models": [MODEL]} for name, url in nodes.items()]
     return Part(
         name="gateway",
         command=(
             *(sys.executable, "-m", "gateway", "serve"),
-            *(word for node in nodes for word in ("--node", f"openai={node}")),
-            *("--model", MODEL, "--redis", store),
+            *("--set", f"nodes={json.dumps(listed)}", "--redis", store),
             *("--port", str(port), "--admin-port", str(admin_port), "--no-auth"),
             *("--set", f"server.drain_s={DRAIN_S}"),
             *("--set", f"history.rules.window.max_tokens={WINDOW_TOKENS}"),

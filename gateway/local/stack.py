@@ -103,7 +103,7 @@ class Stack:
             for name, url in urls.items():
                 self._keepers[name].keep_port(urlsplit(url).port or 0)
             gateway = gateway_part(
-                nodes=tuple(urls.values()),
+                nodes=urls,
                 store=store,
                 archive=self._folder.path.resolve() / "archive",
                 port=self._options.port,
