@@ -207,7 +207,7 @@ def _fields(body: bytes) -> Fields:
 def _reason(error: msgspec.DecodeError, body: bytes) -> str:
     """What msgspec says, but of half a surrogate pair it would say that the body was cut off."""
     reason = str(error)
-    if "surrogate" in reason or "truncated" in reason:
+    if any(word in reason for word in ("surrogate", "truncated", "hex escape")):
         before = _BEFORE_HALF.match(body)
         if before is not None:
             return f"half of a surrogate pair is no character (byte {before.end()})"

@@ -72,6 +72,7 @@ class Group:
         self.digests = head.digests if head is not None else b""
         self.is_answered = head is not None and has_answer(head)
         self._mark = head.mark if head is not None else b""
+        self._tailed = head.tailed if head is not None else None
         self._calls = head is not None and head.status == "open"
         self._at = head.at if head is not None else 0.0
         self._versions: list[Turn] = []
@@ -103,11 +104,16 @@ class Group:
             at=self._at,
             status=status_of(self.messages),
             mark=self._mark,
+            tailed=self._tailed,
         )
         return Grouped(turn=turn, versions=tuple(self._versions))
 
     def _turn(self, last: Message, at: float) -> Turn:
         messages = (*self.messages, last.json)
         return Turn(
-            messages=messages, digests=self.digests + digests([last]), at=at, status=status_of(messages)
+            messages=messages,
+            digests=self.digests + digests([last]),
+            at=at,
+            status=status_of(messages),
+            tailed=self._tailed,
         )

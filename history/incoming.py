@@ -12,6 +12,7 @@ from history.alignment import align, split_digests
 from history.conversation import Tailed, Turn
 from history.errors import ConversationMismatch, InvalidMessages
 from history.items import has_answer, question_of
+from history.kept_tail import tailed_within
 from history.message import DIGEST_SIZE, Message, digests, is_persona, parse_messages
 
 _ANSWERS_TOOL_CALL = frozenset({"tool", "function"})
@@ -98,7 +99,12 @@ def plan_anew(turn_count: int, last: Turn) -> Plan:
         reason = "the last turn is a greeting, which answers nothing; send a message"
         raise InvalidMessages(reason, param="conversation")
     is_answered = has_answer(last)
-    draft = Draft(messages, digests_so_far, mark=b"" if is_answered else last.mark, tailed=last.tailed)
+    draft = Draft(
+        messages,
+        digests_so_far,
+        mark=b"" if is_answered else last.mark,
+        tailed=tailed_within(last.tailed, len(messages)),
+    )
     return Plan(keep=turn_count - 1, draft=draft, is_branch=is_answered)
 
 
@@ -150,7 +156,11 @@ def plan_dialogue(
     if index not in loaded:
         return NeedTurn(index)
     split = loaded[index]
-    head = Draft(split.messages[:inside], split.digests[: inside * DIGEST_SIZE], tailed=split.tailed)
+    head = Draft(
+        split.messages[:inside],
+        split.digests[: inside * DIGEST_SIZE],
+        tailed=tailed_within(split.tailed, inside),
+    )
     return _with_groups(keep=index, messages=new, head=head, is_branch=True)
 
 
@@ -174,7 +184,9 @@ def _with_groups(
     if messages and messages[-1].role == "assistant":
         drafts.append(Draft())
     *complete, draft = drafts
-    adopted = tuple(Turn(messages=one.messages, digests=one.digests, mark=one.mark) for one in complete)
+    adopted = tuple(
+        Turn(messages=one.messages, digests=one.digests, mark=one.mark, tailed=one.tailed) for one in complete
+    )
     return Plan(keep=keep, draft=draft, adopted=adopted, is_branch=is_branch)
 
 

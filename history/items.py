@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 
 from history.conversation import Lease, Turn
+from history.kept_tail import said_messages, tailed_within
 from history.message import DIGEST_SIZE
 
 Kind = Literal["message", "function_call", "function_call_output"]
@@ -56,7 +57,7 @@ def fresh_mark(lease: Lease, position: int) -> bytes:
 def items_of(turn: Turn, index: int) -> tuple[Item, ...]:
     """The items of turn `index`, in order."""
     found: list[Item] = []
-    for at, raw in enumerate(turn.messages):
+    for at, raw in enumerate(said_messages(turn.messages, turn.tailed)):
         message = _decode(raw)
         is_last = at == len(turn.messages) - 1
         broken = is_last and turn.status == "incomplete" and message.get("role") == "assistant"
@@ -103,6 +104,7 @@ def up_to(turn: Turn, item: Item) -> Turn:
         digests=turn.digests[: count * DIGEST_SIZE],
         at=turn.at,
         mark=turn.mark,
+        tailed=tailed_within(turn.tailed, count),
     )
     return msgspec.structs.replace(head, status=status_of(head.messages))
 

@@ -8,6 +8,7 @@ tool arguments when they send a dialogue back.
 
 import contextlib
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import xxhash
 
 from history.errors import InvalidMessages
 from history.message_form import check_form
-from history.neutral import neutral
+from history.neutral import neutral, neutral_row
 
 DIGEST_SIZE = 16
 
@@ -74,7 +75,9 @@ def message(fields: dict[str, Any], position: int = 0) -> Message:
 def _kept(role: str, fields: dict[str, Any]) -> Message:
     kept = {name: value for name, value in fields.items() if value is not None and value != []}
     if role in _SPOKEN_FROM_OUTSIDE:
+        # What a client reads back has its control tokens broken up, and may be what it sends next time.
         kept["content"] = _neutral(kept.get("content"))
+        fields = {**fields, "content": kept["content"]}
     return Message(
         role=role,
         json=_encode(kept),
@@ -156,7 +159,15 @@ def _joined(content: Any) -> Any:
 def _neutral(content: Any) -> Any:
     if isinstance(content, str):
         return neutral(content)
-    return [{**part, "text": neutral(part["text"])} if _is_text(part) else part for part in content]
+    parts: list[Any] = []
+    for is_text, row in groupby(content, key=_is_text):
+        found = list(row)
+        # Some templates put text parts together as they are, so a token may be spread over several.
+        texts = neutral_row([part["text"] for part in found]) if is_text else ()
+        parts += (
+            [{**part, "text": text} for part, text in zip(found, texts, strict=True)] if is_text else found
+        )
+    return parts
 
 
 def _is_text(part: Any) -> bool:

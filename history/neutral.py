@@ -8,6 +8,8 @@ a block, `quoted` for a line in a block, where nothing may pass for a tag or for
 """
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 # What chat templates take for the end of a message or the beginning of another: `<|…|>` (ChatML, Qwen, Llama,
 # Phi, GLM, gpt-oss), `<|…>` and `<…|>` (Gemma 4), the same with DeepSeek's full-width bar, names in angles
@@ -41,6 +43,21 @@ _UNSEEN = re.compile(
 def neutral(text: str) -> str:
     """The text with every control token broken up by a space, readable as before."""
     return _CONTROL.sub(r"\g<0> ", text) if _CONTROL.search(text) else text
+
+
+def neutral_row(texts: Sequence[str]) -> list[str]:
+    """Texts that a template may put behind one another with nothing between, made neutral as one."""
+    whole = "".join(texts)
+    if not _CONTROL.search(whole):
+        return list(texts)
+    parted, start = [], 0
+    for text in texts:
+        end = start + len(text)
+        cuts = [found.end() for found in _CONTROL.finditer(whole) if start < found.end() <= end]
+        edges = [start, *cuts, end]
+        parted.append(" ".join(whole[one:other] for one, other in pairwise(edges)))
+        start = end
+    return parted
 
 
 def inside(text: str, block: str) -> str:

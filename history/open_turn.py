@@ -20,13 +20,14 @@ from history.conversation import (
 )
 from history.incoming import Plan
 from history.items import fresh_mark
+from history.kept_tail import shown_messages
 from history.lease_keeper import Stop
 from history.message import Message, calls_tools
 from history.passage import tokens_of
 from history.ports import Change
 from history.prompt import Prompt, build
 from history.rules import DialogueRules, OnBusy
-from history.tail import keeps_tail, shown_messages, with_tail
+from history.tail import keeps_tail, with_tail
 from history.window import WindowRule, exceeds_ceiling
 
 

@@ -13,17 +13,12 @@ from typing import Literal
 import msgspec
 
 from history.conversation import Turn
+from history.kept_tail import said_messages
 from history.message import role_of, text_of
 from history.neutral import quoted
 from history.words import is_unspaced, words
 
 Who = Literal["user", "assistant"]
-
-RECALLED, LORE, NOTE, GAP = "recalled", "lore", "note", "time"
-"""The names of the blocks in a tail (see `history.tail`)."""
-
-# A tail is the end of its message; the line that opens its first block is where it begins.
-_TAIL = re.compile(rf"^<(?:{RECALLED}|{LORE}|{NOTE}|{GAP})>$", re.MULTILINE)
 
 _SENTENCE = re.compile(r".+?(?:[.!?]{1,8}(?=\s)|[。！？…]+|\n|$)", re.DOTALL)
 _BYTES_PER_TOKEN = 4
@@ -54,25 +49,16 @@ class Passage(msgspec.Struct, frozen=True, array_like=True):
 def remembered(position: int, turn: Turn, *, max_chars: int) -> Passage:
     """The passage of a turn; what is beyond `max_chars` is not kept."""
     lines: list[Line] = []
-    for message in turn.messages:
+    for message in said_messages(turn.messages, turn.tailed):
         role = role_of(message)
         if role not in ("user", "assistant"):
             continue
-        text = text_of(message)
-        if role == "user":
-            text = spoken(text)
-        text = text[:max_chars].strip()
+        text = text_of(message)[:max_chars].strip()
         if not text:
             continue
         lines.append(Line("user" if role == "user" else "assistant", text))
         max_chars -= len(text)
     return Passage(position=position, at=turn.at, lines=tuple(lines))
-
-
-def spoken(text: str) -> str:
-    """What a user message says without the tail behind it."""
-    tail = _TAIL.search(text)
-    return text[: tail.start()].rstrip() if tail else text
 
 
 def tokens_of(text: str) -> int:

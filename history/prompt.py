@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from history.conversation import Memory, Turn
+from history.kept_tail import shown_messages
 from history.memory import rendered
-from history.tail import shown_messages
 
 
 class Prompt(msgspec.Struct, frozen=True):

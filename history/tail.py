@@ -12,17 +12,16 @@ from itertools import groupby
 
 import msgspec
 
-from history.conversation import Tailed
+from history.kept_tail import BEFORE, GAP, LORE, NOTE, RECALLED
 from history.memory import is_chinese
 from history.neutral import quoted
-from history.passage import GAP, LORE, NOTE, RECALLED, Passage, Who, day, quotation, spoken, tokens_of
+from history.passage import Passage, Who, day, quotation, tokens_of
 
 HEADER_TOKENS = 32
 """What the block of recalled turns takes beside the turns."""
 MAX_NOTE_TOKENS = 256
 MAX_LORE_TOKENS = 512
 
-_BEFORE = "\n\n"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 
 
@@ -102,44 +101,10 @@ def with_tail(message: bytes, tail: str) -> bytes:
     fields = msgspec.json.decode(message)
     content = fields["content"]
     if isinstance(content, list):
-        fields["content"] = [*content, {"type": "text", "text": f"{_BEFORE}{tail}"}]
+        fields["content"] = [*content, {"type": "text", "text": f"{BEFORE}{tail}"}]
     else:
-        fields["content"] = f"{content}{_BEFORE}{tail}"
+        fields["content"] = f"{content}{BEFORE}{tail}"
     return msgspec.json.encode(fields)
-
-
-def shown_messages(messages: Sequence[bytes], tailed: Tailed | None, cut: int) -> Sequence[bytes]:
-    """A turn's messages as a prompt with this cut shows them: a tail goes when the cut moves.
-
-    Everything behind a cut is computed anyway, so leaving the tails out there costs nothing.
-    """
-    if tailed is None or tailed.cut == cut or not 0 <= tailed.message < len(messages):
-        return messages
-    at = tailed.message
-    return (*messages[:at], without_tail(messages[at], tailed.chars), *messages[at + 1 :])
-
-
-def without_tail(message: bytes, chars: int) -> bytes:
-    """A user message, as JSON, without the tail of so many characters; as it is where no such tail stands."""
-    fields = msgspec.json.decode(message)
-    content = fields["content"]
-    if isinstance(content, list) and content and content[-1].get("type") == "text":
-        if not _is_tail(content[-1]["text"], chars, whole=True):
-            return message
-        fields["content"] = content[:-1]
-    elif isinstance(content, str) and _is_tail(content, chars, whole=False):
-        fields["content"] = content[: -chars - len(_BEFORE)]
-    else:
-        return message
-    return msgspec.json.encode(fields)
-
-
-def _is_tail(text: str, chars: int, *, whole: bool) -> bool:
-    """Whether a text ends with (or is) a tail of so many characters."""
-    start = len(text) - chars - len(_BEFORE)
-    return (
-        (start == 0 if whole else start >= 0) and text.startswith(_BEFORE, start) and not spoken(text[start:])
-    )
 
 
 def keeps_tail(tail_tokens: int, answer_tokens: int, turns_left: float, r: float) -> bool:

@@ -10,7 +10,7 @@ from history.conversation import Conversation, ConversationKey, Turn
 from history.incoming import Plan
 from history.message import role_of, text_of
 from history.open_turn import Ask
-from history.passage import Passage, spoken
+from history.passage import Passage
 from history.recaller import Recaller
 from history.rules import DialogueRules
 from history.tail import Tail, tail_text
@@ -78,7 +78,6 @@ def _asked(plan: Plan) -> str | None:
     where one stands already.
     """
     messages = plan.draft.messages
-    if not messages or role_of(messages[-1]) != "user":
+    if not messages or plan.draft.tailed is not None or role_of(messages[-1]) != "user":
         return None
-    text = text_of(messages[-1])
-    return text if spoken(text) == text else None
+    return text_of(messages[-1])

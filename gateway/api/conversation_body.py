@@ -19,6 +19,7 @@ MAX_ITEMS = 20
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 _MAX_COMMENT = 2_000
 _MAX_PAGE = 100
+_MAX_DIGITS = 12
 _BODY_IDLE_S = 30.0
 
 T = TypeVar("T")
@@ -144,9 +145,10 @@ def read_cursor(query: Mapping[str, str]) -> Cursor:
     if order not in ("asc", "desc"):
         raise BadRequest("order must be asc or desc", param="order")
     limit = query.get("limit", "20")
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _MAX_PAGE:
+    count = _whole_number(limit)
+    if count is None or not 1 <= count <= _MAX_PAGE:
         raise BadRequest(f"limit must be between 1 and {_MAX_PAGE}", param="limit")
-    return Cursor(after=query.get("after") or None, limit=int(limit), newest_first=order == "desc")
+    return Cursor(after=query.get("after") or None, limit=count, newest_first=order == "desc")
 
 
 def read_spot(fields: Mapping[str, Any]) -> Spot:
@@ -156,8 +158,10 @@ def read_spot(fields: Mapping[str, Any]) -> Spot:
         raise BadRequest("name an item or a turn, not both", param="turn")
     if item is not None and not isinstance(item, str):
         raise BadRequest("item must be the id of an item", param="item")
-    if isinstance(turn, str) and turn.isascii() and turn.isdigit():
-        turn = int(turn[:12])
+    if isinstance(turn, str):
+        turn = _whole_number(turn)
+        if turn is None:
+            raise BadRequest("turn must be a number from 0", param="turn")
     if turn is not None and (not isinstance(turn, int) or isinstance(turn, bool) or turn < 0):
         raise BadRequest("turn must be a number from 0", param="turn")
     return Spot(item=item, turn=turn)
@@ -194,6 +198,11 @@ def read_rating(fields: Fields, *, now: float) -> Rating | None:
     if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
         raise BadRequest(f"comment is a string of at most {_MAX_COMMENT} characters", param="comment")
     return Rating(rating=rating, comment=comment, at=int(now))
+
+
+def _whole_number(text: str) -> int | None:
+    """The number that a query's text is; None if it is none, or longer than any that means something."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _named(fields: Fields, name: str) -> str:

@@ -11,7 +11,6 @@ import msgspec
 from gateway.conversations import Page
 from history.conversation import Conversation, Turn
 from history.items import Item, items_of
-from history.passage import spoken
 from history.siblings import Version
 
 Fields = dict[str, Any]
@@ -57,7 +56,6 @@ def item_object(item: Item) -> Fields:
         }
     role = item.message["role"]
     parts = _parts(item.message.get("content"))
-    parts = _without_tail(parts) if role == "user" else parts
     return {
         "id": item.id,
         "type": "message",
@@ -115,16 +113,6 @@ def _parts(content: Any) -> list[Fields]:
     if isinstance(content, list):
         return content
     return [{"type": "text", "text": content or ""}]
-
-
-def _without_tail(parts: list[Fields]) -> list[Fields]:
-    """What the client said, without what the gateway has put behind it for the model."""
-    *before, last = parts
-    said = last.get("text") if last.get("type") == "text" else None
-    text = spoken(said) if isinstance(said, str) else said
-    if text == said:
-        return parts
-    return [*before, {**last, "text": text}] if text or not before else before
 
 
 def _part(part: Fields, *, said: bool) -> Fields:

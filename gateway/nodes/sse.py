@@ -4,6 +4,7 @@ A chunk is looked at only for byte patterns that cannot occur inside a JSON stri
 escaped). Whole events are passed on as they came; what they say is read once, at the end.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 DONE = b"[DONE]"
@@ -15,6 +16,7 @@ _ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"', b'dat
 _ERROR_AT_ALL = b'"error"'
 """In each of them, and quoted as it is in no text."""
 _GAPS = (b"\n\n", b"\r\n\r\n")
+_GAP = re.compile(b"|".join(_GAPS))
 
 
 def split_complete(data: bytes) -> tuple[bytes, bytes]:
@@ -27,11 +29,11 @@ def split_complete(data: bytes) -> tuple[bytes, bytes]:
 
 def events(blob: bytes) -> Iterator[bytes]:
     """Single events of a blob of whole ones, their empty lines included."""
-    gap = b"\r\n\r\n" if b"\r\n\r\n" in blob else b"\n\n"
     start = 0
-    while (end := blob.find(gap, start)) >= 0:
-        yield blob[start : end + len(gap)]
-        start = end + len(gap)
+    # Who sends pings between an engine's events may end them otherwise than the engine does.
+    for gap in _GAP.finditer(blob):
+        yield blob[start : gap.end()]
+        start = gap.end()
 
 
 def payloads(blobs: Iterable[bytes]) -> Iterator[bytes]:

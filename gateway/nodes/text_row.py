@@ -9,8 +9,10 @@ import re
 
 _TEXT_EVENT = re.compile(
     rb'(data: \{[^\n]*"delta":\s?\{(?:"role":\s?(?:null|"assistant"),\s?)?"content":\s?")'
-    rb'[^"\\\n]*("[^\n]*\n\n)'
+    rb'[^"\\\n]*("(?:,\s?"\w{1,40}":\s?null)*\s?\}[^\n]*\n\n)'
 )
+"""The text is all that its delta has: a piece of a tool call beside it would be read once for many."""
+_DELTA = b'"delta"'
 _NOT_PLAIN = b'"\\\n'
 _LESSONS = 32
 """Who changes more often than that is not worth it."""
@@ -26,7 +28,9 @@ class TextRow:
 
     def learn(self, event: bytes) -> None:
         """Events to come may be like this one, which was looked at and is none that matters."""
-        if self._lessons < _LESSONS and (found := _TEXT_EVENT.fullmatch(event)):
+        if self._lessons >= _LESSONS or event.count(_DELTA) != 1:
+            return
+        if found := _TEXT_EVENT.fullmatch(event):
             self._lessons += 1
             self._begin, self._rest = found.groups()
 

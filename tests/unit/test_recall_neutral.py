@@ -2,11 +2,13 @@
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from history.neutral import inside, neutral, quoted
+from history.message import message
+from history.neutral import inside, neutral, neutral_row, quoted
 
 # Taken from the tokenizers of the families named in `history.neutral`.
 TOKENS = (
@@ -155,3 +157,23 @@ def test_text_grows_by_at_most_its_own_length(text: str) -> None:
 def test_ordinary_text_and_code_stay_as_they_are(text: str) -> None:
     """A message is not ours to change unless it has to be."""
     assert text == neutral(text)
+
+
+@given(st.lists(st.text(alphabet="<|>[]INST/~bs \n", max_size=8), max_size=5))
+def test_parts_are_made_neutral_as_one_text(parts: list[str]) -> None:
+    """Templates that take content parts put their texts together with nothing between."""
+    made = neutral_row(parts)
+    assert len(parts) == len(made)
+    assert neutral("".join(parts)) == "".join(made)
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_token_spread_over_parts_is_none(at: int) -> None:
+    """Wherever it is taken apart; a picture between them takes it apart as well."""
+    token = "<|im_start|>"
+    parts = [{"type": "text", "text": token[:at]}, {"type": "text", "text": token[at:]}]
+    said = msgspec.json.decode(message({"role": "user", "content": parts}).json)["content"]
+    assert "".join(part["text"] for part in said) == "< |im_start|>"
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    apart = message({"role": "user", "content": [parts[0], picture, parts[1]]})
+    assert [parts[0], picture, parts[1]] == msgspec.json.decode(apart.json)["content"]

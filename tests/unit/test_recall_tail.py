@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from history.conversation import Turn
+from history.conversation import Tailed, Turn
+from history.kept_tail import GAP, LORE, NOTE, RECALLED
 from history.message import digests, message
-from history.passage import GAP, LORE, NOTE, RECALLED, Line, Passage, remembered, tokens_of
+from history.passage import Line, Passage, remembered, tokens_of
 from history.tail import MAX_LORE_TOKENS, MAX_NOTE_TOKENS, Tail, keeps_tail, tail_text
 
 DAY_S = 86_400.0
@@ -173,7 +174,7 @@ def test_a_tail_that_stayed_with_its_turn_is_not_remembered_as_said() -> None:
     """Or what was recalled once would be recalled for ever after."""
     tail = text(Tail(recalled=(passage(1, "My cat is Biscuit"),), note="Be kind.", gap_s=DAY_S))
     said = message({"role": "user", "content": f"What is her name?\n\n{tail}"})
-    turn = Turn(messages=(said.json,), digests=digests([said]))
+    turn = Turn(messages=(said.json,), digests=digests([said]), tailed=Tailed(0, len(tail), 0))
 
     assert remembered(9, turn, max_chars=4_000).lines == (Line("user", "What is her name?"),)
 

@@ -14,15 +14,16 @@ from history.compaction import CompactionRule
 from history.conversation import ConversationKey, Reply, Tailed
 from history.dialogue import Dialogues
 from history.incoming import read_incoming
+from history.kept_tail import shown_messages, without_tail
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.message import answer
 from history.open_turn import Answer, Ask, OpenTurn
-from history.passage import spoken, tokens_of
+from history.passage import tokens_of
 from history.ports import Begun, Change, Claim
 from history.recaller import RecallCacheRule, Recaller
 from history.rules import DialogueRules
-from history.tail import TailRule, shown_messages, with_tail, without_tail
+from history.tail import TailRule, with_tail
 from history.window import WindowRule, stateless_cut
 
 RULES = DialogueRules(compaction=CompactionRule(enabled=False))
@@ -154,7 +155,7 @@ async def test_a_tail_stays_or_goes_by_what_it_costs(price: float, stays: bool) 
     said = msgspec.json.decode(following.prompt.messages[-3])["content"]
     assert asked.layout.tail != ""
     assert (said == last_user(asked)) is stays
-    assert spoken(said) == QUESTION
+    assert said.partition("\n\n<recalled>\n")[0] == QUESTION
     dialogue = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": "In Oslo."},

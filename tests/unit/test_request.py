@@ -191,6 +191,12 @@ def test_half_a_surrogate_pair_is_called_that(text: str, place: int) -> None:
         read_request(b'{"messages":"%b"}' % text.encode(), {}, adopt_cache_key=False)
 
 
+def test_half_a_pair_is_found_where_the_body_goes_on() -> None:
+    """Right behind it, where msgspec says something else of it."""
+    with pytest.raises(BadRequest, match=r"surrogate pair is no character \(byte 13\)"):
+        read_request(rb'{"messages":"\ud800","model":"m"}', {}, adopt_cache_key=False)
+
+
 @pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud800", r"\u0041", "plain"])
 def test_body_that_was_cut_off_is_called_that(text: str) -> None:
     """A whole pair, or what only looks like half of one, is not blamed."""

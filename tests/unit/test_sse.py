@@ -91,3 +91,10 @@ def test_payloads_leave_out_comments_and_names() -> None:
     """Only data lines carry chunks."""
     blob = b": ping\n\nevent: message\nid: 7\ndata: {}\n\ndata:[DONE]\r\n\r\n"
     assert [b"{}", b"[DONE]"] == list(sse.payloads([blob]))
+
+
+@given(st.lists(st.tuples(TEXTS, GAPS), max_size=8))
+def test_events_may_end_in_two_ways(said: list[tuple[str, bytes]]) -> None:
+    """A proxy's pings among an engine's events: none is lost, none sticks to the next."""
+    sent = [event(text, gap) for text, gap in said]
+    assert list(sse.events(b"".join(sent))) == sent

@@ -116,6 +116,29 @@ def test_many_texts_are_kept_as_one_event() -> None:
     assert len(sink.events) <= 8
 
 
+def called(arguments: str) -> bytes:
+    return event(content="", tool_calls=[{"index": 0, "function": {"arguments": arguments}}])
+
+
+def two_choices(first: str, second: str) -> bytes:
+    choices = [{"index": at, "delta": {"content": text}} for at, text in enumerate((first, second))]
+    return b"data: %b\n\n" % msgspec.json.encode({"id": "c", "choices": choices})
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [called("1"), called("1"), called("1")],
+        [two_choices("ha", "a"), two_choices("ha", "b"), two_choices("ha", "c")],
+    ],
+)
+def test_only_texts_are_read_together(same: list[bytes]) -> None:
+    """Three equal pieces of a tool call, or of another choice's text, are three and not one."""
+    one_by_one = completion.from_events([*same, event("stop")])
+    together = completion.from_events(fed(sink_of(Client()), [*same, event("stop")]).events)
+    assert together == one_by_one
+
+
 @pytest.mark.parametrize("broken", [b"half an escape \\", b"\\u12", b"a\nbreak", b'a "quote'])
 def test_a_broken_text_is_not_mended_by_the_next(broken: bytes) -> None:
     """Together they might read well; the client got them as they are."""
