@@ -8,7 +8,7 @@ the whole fleet is busy, and gives way when one node is. Tokens that a node shou
 they are still there. `routing.lane` keeps the numbers.
 
 1. Nodes that got much more than the mean of late get nothing for a shared beginning alone: else the node that
-   has the persona would get everybody.
+   has the persona would get everybody. While a node got nearly nothing, the mean itself is the bound.
 2. A bound conversation stays unless its node costs `home_band` cold prefills more than the best.
 3. Of nodes within a twentieth of the best, rendezvous picks: replicas agree without talking, and no node is
    first by its place in a list. What lost its node spreads over the wider band: it comes in numbers.
@@ -28,6 +28,8 @@ Route = Literal["bound", "prefix", "spread", "spill", "failover", "external"]
 Unfit = Literal["unhealthy", "draining", "other_model", "full", "failed"]
 
 _BAND = 0.05
+_LEAST = 0.5
+"""While a node lately got less than this share of the mean, those above the mean count as ones with too much."""
 
 
 class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,10 +139,12 @@ def draw(key: bytes, nodes: Sequence[Node]) -> Node:
 
 def _within_bound(ask: Ask, able: list[Node], rules: RoutingRules) -> list[Node]:
     """Nodes that may get it: those that hold some of its own in any case, others unless they got too much."""
-    weights = sum([node.spec.weight for node in able])
-    limit = rules.load_bound * sum([node.lane.lately for node in able]) / weights
+    mean = sum([node.lane.lately for node in able]) / sum([node.spec.weight for node in able])
+    least = min([node.lane.lately / node.spec.weight for node in able])
+    # Seven of eight nodes never get 1.25 times the mean while they share everything evenly.
+    limit = mean * (1.0 if least < _LEAST * mean else rules.load_bound)
     own = {name for name, held in ask.held.items() if held.weighed > ask.shared}
-    # The node that got least is always within the bound, as the bound is above the mean.
+    # The node that got least is always within the bound, as the bound is not below the mean.
     return [node for node in able if node.lane.lately <= limit * node.spec.weight or node.id in own] or able
 
 

@@ -181,6 +181,18 @@ def test_node_that_lately_got_too_much_gets_nothing_for_a_shared_beginning() -> 
     assert where(fleet, regular) == ("a", "bound")
 
 
+def test_the_last_idle_node_gets_conversations_though_no_other_got_much_more_than_the_mean() -> None:
+    """Seven of eight that share a persona evenly are each at 8/7 of the mean, below the bound."""
+    fleet = [node(name) for name in "abcdefgh"]
+    for one in fleet[:7]:
+        one.lane.lately = 1000.0
+    has_persona = {name: held(2000) for name in "abcdefg"}
+
+    assert where(fleet, ask(held=has_persona, shared=2000))[0] == "h"
+    fleet[7].lane.lately = 500.0
+    assert where(fleet, ask(held=has_persona, shared=2000))[0] != "h"
+
+
 def test_spread_respects_weights() -> None:
     """A node of double weight gets double."""
     fleet = [node("a", weight=2.0), node("b"), node("c")]
