@@ -223,9 +223,7 @@ class Replicas:
 
 
 @asynccontextmanager
-async def running_replicas(
-    urls: Iterable[str], *options: tuple[str, ...]
-) -> AsyncIterator[Replicas]:
+async def running_replicas(urls: Iterable[str], *options: tuple[str, ...]) -> AsyncIterator[Replicas]:
     """A gateway for each tuple of options. The stubs answer them meanwhile, so all waiting is aside."""
     nodes = [f"vllm={url}" for url in urls]
     async with AsyncExitStack() as stack:

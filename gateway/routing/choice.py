@@ -29,7 +29,7 @@ Unfit = Literal["unhealthy", "draining", "other_model", "full", "failed"]
 
 _BAND = 0.05
 _LEAST = 0.5
-"""While a node lately got less than this share of the mean, those above the mean count as ones with too much."""
+"""While a node lately got less than this share of the mean, those above the mean got too much."""
 
 
 class RoutingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
