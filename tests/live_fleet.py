@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -200,7 +200,7 @@ class Stubs:
 @asynccontextmanager
 async def running_stubs(count: int, spec: StubSpec) -> AsyncIterator[Stubs]:
     """So many nodes of one spec."""
-    stubs = Stubs(spec, [free_port(side_by_side=1) for _ in range(count)])
+    stubs = Stubs(spec, [free_port() for _ in range(count)])
     try:
         for port in stubs.ports:
             await stubs.start(port)
