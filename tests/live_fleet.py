@@ -43,6 +43,7 @@ class Turn:
 
     asked_at: float
     node: str = ""
+    route: str = ""
     status: int = 0
     code: str = ""
     """Of the error, if it was one."""
@@ -153,6 +154,7 @@ async def _ask(client: httpx.AsyncClient, headers: dict[str, str], body: dict[st
     async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
         turn.status, told = answer.status_code, answer.headers
         turn.node = told.get("x-friendo-node", "")
+        turn.route = told.get("x-friendo-route", "")
         turn.is_forgetful = told.get("x-friendo-memory") == "unavailable"
         turn.retry_after_s = float(told.get("retry-after-ms", 0)) / 1000
         if told["content-type"].startswith("text/event-stream"):

@@ -10,11 +10,14 @@ NODES = 8
 RETURNING = 200
 PREFILL_RATE = 20_000.0
 PERSONA_TOKENS = 800
+TURNS_BEFORE = 3
 AWAY_S = 0.5
 LOOKED_AT_S = 2.0
 """How often a gateway asks how a node is, and when a client whose nodes are all down is told to come back."""
 UNEVEN = 3.0
 """Nodes get twice the mean at most of what spreads by chance, and half of the rest is for the machine."""
+EACH = 1.15
+"""Cold prefills: one, and what was warmed in the background for some who then were sent elsewhere."""
 TRIES = 10
 TURNED_AWAY = {(503, "no_node_available"), (502, "node_failed")}
 """While all nodes are down: it is known, or three of them were tried in vain."""
@@ -22,10 +25,11 @@ SDK_PAUSE_S = 0.5
 COLD = 0.5
 
 
-async def first_turn(talk: Talk, replicas: Replicas, gate: asyncio.Semaphore) -> None:
-    """Before the restart."""
+async def first_turns(talk: Talk, replicas: Replicas, gate: asyncio.Semaphore) -> None:
+    """Before the restart: so much that engines' counters can be seen to go back."""
     async with gate:
-        await talk.say(replicas.for_turn(talk))
+        for _ in range(TURNS_BEFORE):
+            await talk.say(replicas.for_turn(talk))
 
 
 async def come_back(talk: Talk, replicas: Replicas) -> Turn:
@@ -67,7 +71,7 @@ async def test_everybody_is_answered_after_about_one_cold_prefill(valkey_url: st
         # Nobody shares anything: so many cold prefills are needed.
         talks = [Talk(f"back {n} {stamp}", words(PERSONA_TOKENS, (n, stamp))) for n in range(RETURNING)]
         gate = asyncio.Semaphore(16)
-        await asyncio.gather(*(first_turn(talk, replicas, gate) for talk in talks))
+        await asyncio.gather(*(first_turns(talk, replicas, gate) for talk in talks))
         up_at, firsts = await returned(talks, replicas, stubs)
         computed = stubs.computed()
         seconds = [await talk.say(replicas.for_turn(talk)) for talk in talks[::4]]
@@ -77,12 +81,12 @@ async def test_everybody_is_answered_after_about_one_cold_prefill(valkey_url: st
     bound = UNEVEN * needed / NODES / PREFILL_RATE + 2 * LOOKED_AT_S
     again = sum(talk.turns[-1].cached < COLD * talk.turns[-1].prompt for talk in talks[::4])
     print(
-        f"\n{RETURNING} came back: {sum(len(talk.turns) - 1 for talk in talks) - len(seconds)} requests, "
+        f"\n{RETURNING} came back: {sum(len(talk.turns) - TURNS_BEFORE for talk in talks) - len(seconds)} requests, "
         f"{sum(computed.values()) / needed:.3f} cold prefills each, {spread(computed.values()):.2f} max/mean; "
         f"p99 {p99:.2f} s of {bound:.2f}; cold again {again} of {len(seconds)}"
     )
 
     assert all(turn.is_whole for turn in (*firsts, *seconds))
-    assert sum(computed.values()) <= 1.1 * needed
+    assert sum(computed.values()) <= EACH * needed
     assert p99 <= bound
     assert again <= 0.1 * len(seconds)
