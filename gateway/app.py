@@ -198,7 +198,7 @@ def _probed(router: Router, room: WaitingRoom) -> Callable[[Node], None]:
     """What becomes of a node's news: its price changes, and it may have room."""
 
     def told(node: Node) -> None:
-        router.polled(node)
+        router.polled(node, time.time())
         room.look(node)
 
     return told

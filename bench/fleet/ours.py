@@ -101,7 +101,7 @@ class Ours:
             if seen.poll != self._polls[index]:
                 self._polls[index] = seen.poll
                 node.waiting, node.working, node.kv_usage = seen.waiting, seen.running, seen.kv_usage
-                self.router.polled(node)
+                self.router.polled(node, now)
 
     def _ask(self, request: Request, now: float) -> Ask:
         prompt, bound, head = request.prompt, None, (b"", 0)

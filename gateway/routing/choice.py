@@ -8,9 +8,8 @@ the whole fleet is busy, and gives way when one node is. Tokens that a node shou
 they are still there. `routing.lane` keeps the numbers.
 
 1. Nodes that got much more than the mean of late get nothing for a shared beginning alone: else the node that
-    if ask.shared < LONG_ENOUGH:
-        return able
    has the persona would get everybody. While a node got nearly nothing, the mean itself is the bound.
+   What is shorter than `LONG_ENOUGH` attracts nobody either: all who begin with the same two words.
 2. A bound conversation stays unless its node costs `home_band` cold prefills more than the best.
 3. Of nodes within a twentieth of the best, rendezvous picks: replicas agree without talking, and no node is
    first by its place in a list. What lost its node spreads over the wider band: it comes in numbers.

@@ -121,6 +121,8 @@ class Node:
     """How far back its cache may be trusted, by its KV events."""
     truth: Truth = field(default_factory=Truth)
     """Whether it keeps what is expected of it."""
+    missed: list[tuple[float, float]] = field(default_factory=list)
+    """What was not found on it since the last poll: when that was placed, and how old it was then."""
     lane: Lane = field(default_factory=Lane)
     """What is under way there, as the price sees it."""
 

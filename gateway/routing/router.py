@@ -21,6 +21,8 @@ from gateway.routing.truth import Answer
 _TELLING_TOKENS = 1024
 """Shorter prefixes that are missed say more about a template or a block's size than about eviction."""
 _LEAST_PROMISED = 64
+_MISSES = 64
+"""Kept of a node between two polls."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -152,8 +154,13 @@ class Router:
             node.lane.left(decision.number, now)
             self._changed.add(node.id)
 
-    def polled(self, node: Node) -> None:
-        """A node told its load."""
+    def polled(self, node: Node, now: float) -> None:
+        """A node told its load. What was missed on it meanwhile teaches now, unless it was restarted."""
+        cleared_s = node.retention.knowledge(now).cleared_s
+        for placed_at, age_s in node.missed:
+            if now - placed_at < cleared_s:
+                self._horizon(node).learned(age_s, was_there=False)
+        node.missed.clear()
         node.lane.polled(node.waiting, node.working)
         self._changed.add(node.id)
 
@@ -177,13 +184,17 @@ class Router:
             lane.rate, uncached, outcome.first_s, was_alone=decision.was_alone
         )
         if (held := decision.held) is not None and held.is_known:
-            self._learn_truth(node, held, decision.at + outcome.first_s - held.at, outcome)
+            self._learn_truth(node, held, decision.at, outcome)
 
-    def _learn_truth(self, node: Node, held: Held, age_s: float, outcome: Outcome) -> None:
-        cached = outcome.cached_tokens or 0
+    def _learn_truth(self, node: Node, held: Held, asked_at: float, outcome: Outcome) -> None:
+        cached, age_s = outcome.cached_tokens or 0, asked_at + outcome.first_s - held.at
         # A node that finds nothing for other reasons says nothing of how long prefixes stay.
         if held.weighed >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
-            self._horizon(node).learned(max(0.0, age_s), was_there=cached >= held.weighed // 2)
+            if cached >= held.weighed // 2:
+                self._horizon(node).learned(max(0.0, age_s), was_there=True)
+            elif len(node.missed) < _MISSES:
+                # It may have been restarted, which says nothing of eviction: the next poll tells.
+                node.missed.append((min(held.at, asked_at), max(0.0, age_s)))
         promised = expected_tokens(held.tokens, outcome.prompt_tokens, node.block_size)
         if held.is_promised and promised >= max(_LEAST_PROMISED, 2 * node.block_size):
             node.truth.told(Answer(expected=promised, cached=cached, age_s=age_s), node.block_size)

@@ -121,3 +121,29 @@ def test_operators_are_told_in_words(reason: str) -> None:
     assert "trusted less" in note
     assert (reason == "nothing") == (shortfall_notes(node) == ())
     assert shortfall_notes(Node(spec=node.spec, id="b")) == ()
+
+
+def misses(*, restarted: bool) -> float:
+    """The odds of what is five minutes old, as the next poll leaves them after misses of what was younger."""
+    node = Node(
+        spec=NodeSpec(engine="vllm", url="http://a"), id="a", is_healthy=True, models=frozenset({"m"})
+    )
+    router = Router({"a": node}, Ledger(), RoutingRules())
+    for number in range(20):
+        held = router.held(Sought(links=[b"x"], home=Placed(node="a", tokens=4000, at=100.0)), "m", 160.0)
+        decision = router.route(Ask(model="m", key=b"%d" % number, prompt_tokens=4100, held=held), 160.0)
+        assert isinstance(decision, Decision)
+        router.release(decision, 160.0, was_computed=True)
+        router.learn(decision, Outcome(prompt_tokens=4100, completion_tokens=5, cached_tokens=0, first_s=0.1))
+    if restarted:
+        node.retention.emptied(161.0)
+        node.truth.forget()
+    router.polled(node, 161.0)
+    later = Sought(links=[b"y"], home=Placed(node="a", tokens=4000, at=200.0))
+    return router.held(later, "m", 500.0)["a"].odds
+
+
+def test_misses_after_a_restart_say_nothing_of_how_long_prefixes_stay() -> None:
+    """They come before the next poll tells of it, from everybody at once; what is computed then is believed."""
+    assert misses(restarted=True) > 0.99
+    assert misses(restarted=False) < 0.6
