@@ -1,12 +1,12 @@
-"""What a message means, beside its words: vectors of archived turns, how they are kept, which stand out. Pure.
+"""What a message means, beside its words: vectors of archived turns, how they are kept, what is near. Pure.
 
 A vector is kept as one signed byte per dimension, scaled so that its largest component is 127. Two vectors
 are compared by their angle, which no scale changes, so none is kept. Beside each stands a stamp of its turn's
 digests: it says by itself whether the turn it was made of is still the one at its place.
 
 How alike "alike" is depends on the model: with one, everything lies between 0.7 and 0.9, with another
-between 0 and 0.6. So a turn *stands out* not by its distance, but by how many standard deviations that lies below
-the mean of the conversation's archived turns.
+between 0 and 0.6. So a turn *stands out* not by its distance, but by how many standard
+deviations that lies below the mean of the conversation's archived turns.
 """
 
 import math
@@ -74,7 +74,7 @@ NO_VECTORS = VectorSpan(form="", past=0, start=0, stop=0)
 
 
 def form_of(rule: MeaningRule) -> str:
-    """A name for how vectors are made under this rule."""
+    """A name for how vectors are made under this rule; the number of dimensions is added to it."""
     made = f"{rule.model}\0{rule.turn_prefix}\0{rule.max_chars}"
     return f"1.{xxhash.xxh3_64_hexdigest(made.encode('utf-8', 'surrogatepass'))}"
 
@@ -82,6 +82,11 @@ def form_of(rule: MeaningRule) -> str:
 def stamp(digests: bytes) -> bytes:
     """What tells a turn by its digests."""
     return xxhash.xxh3_64_digest(digests)
+
+
+def is_of_form(made: str, form: str) -> bool:
+    """Whether vectors were made in this way, whatever their dimensions."""
+    return made.rpartition("/")[0] == form
 
 
 def record_of(turn: Turn, vector: Sequence[float]) -> bytes:
@@ -97,16 +102,16 @@ def embedded_text(turn: Turn, rule: MeaningRule) -> str:
 def quantised(vector: Sequence[float]) -> bytes:
     """One signed byte per dimension; every component is off by at most 1/254 of the largest one.
 
-    Raises `ValueError` for a vector without a direction or with too many dimensions.
+    Raises `ValueError` for a vector without a direction.
     """
     largest = max(map(abs, vector), default=0.0)
-    if not 0 < len(vector) <= MAX_DIMENSIONS or not math.isfinite(sum(map(abs, vector))) or largest == 0:
-        raise ValueError(f"no vector: {len(vector)} dimensions, the largest component is {largest}")
+    if not 0 < largest < math.inf:
+        raise ValueError(f"no direction: the largest component is {largest}")
     return bytes(round(x / largest * _LARGEST) & 0xFF for x in vector)
 
 
 def nearest(found: Iterable[tuple[float, int]]) -> list[int]:
-    """The positions of what stands out, the nearest first. `found`: distance and position; ties: the newer."""
+    """The positions of what stands out, nearest first, of ties the newer. `found`: distance and position."""
     ranked = sorted(found, key=lambda one: (one[0], -one[1]))
     return [position for _, position in ranked[:MAX_NEAR]]
 
@@ -144,7 +149,7 @@ def still_true(records: Sequence[bytes], digests: Sequence[bytes]) -> int:
 def read_embeddings(body: bytes, count: int) -> list[list[float]]:
     """The vectors of an answer of `/v1/embeddings`, in the order of what was sent.
 
-    Raises `ValueError` for anything but `count` vectors of one length.
+    Raises `ValueError` for anything but `count` vectors of one length that have a direction.
     """
     try:
         data = msgspec.json.decode(body, type=_Answer).data
@@ -153,7 +158,10 @@ def read_embeddings(body: bytes, count: int) -> list[list[float]]:
     by_index: Mapping[int, list[float]] = {one.index: one.embedding for one in data}
     if set(by_index) != set(range(count)) or len({len(one) for one in by_index.values()}) != 1:
         raise ValueError(f"{count} texts were sent, {len(data)} vectors came, or they differ in length")
-    return [by_index[at] for at in range(count)]
+    vectors = [by_index[at] for at in range(count)]
+    if not all(0 < sum(map(abs, one)) < math.inf and len(one) <= MAX_DIMENSIONS for one in vectors):
+        raise ValueError("a vector is zero, endless or too long")
+    return vectors
 
 
 class _Embedding(msgspec.Struct, frozen=True):

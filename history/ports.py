@@ -262,7 +262,7 @@ class Embedder(Protocol):
         """The vector of what a message asks; None if there is none in time. Never raises."""
 
     async def of_turns(self, texts: Sequence[str]) -> Sequence[list[float]]:
-        """The vectors of texts that nobody waits for. Raises what the gateway raises where no node answers."""
+        """The vectors of texts that nobody waits for. Raises its own errors where no node gives any."""
 
 
 class Archive(Protocol):

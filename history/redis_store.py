@@ -180,8 +180,8 @@ class RedisStore:
 
     async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
         """Say where the KV lies now, unless turns were written meanwhile."""
-        keys = conversation_keys(key)
-        (status,) = await self._run("rebind", (keys.meta,), turn_count, encode_binding(binding))
+        meta = conversation_keys(key).meta
+        (status,) = await self._run("rebind", (meta,), turn_count, encode_binding(binding))
         return bool(status == b"kept")
 
     async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
@@ -276,12 +276,8 @@ class RedisStore:
     async def embed(self, key: ConversationKey, vectors: Vectors, *, most: int) -> bool:
         """Keep the vectors of archived turns; False if the turns are others now."""
         keys = conversation_keys(key)
-        (status,) = await self._run(
-            "embed",
-            (keys.meta, keys.vectors),
-            *(vectors.created_at, vectors.past, vectors.form, vectors.start, most),
-            *vectors.records,
-        )
+        of = (vectors.created_at, vectors.past, vectors.form, vectors.start, most)
+        (status,) = await self._run("embed", (keys.meta, keys.vectors), *of, *vectors.records)
         return bool(status == b"kept")
 
     async def vectors(

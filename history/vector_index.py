@@ -5,54 +5,85 @@ One byte per dimension, all of them in one block of bytes. A search compares a q
 (numkong), so it runs on the event loop, as the search by words does.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numkong
 
-from history.meaning import STAMP_BYTES, can_stand_out, nearest, quantised
+from history.meaning import STAMP_BYTES, can_stand_out, nearest, quantised, stamp
 
 
 class VectorIndex:
-    """The vectors of turns `start` to `stop`; every turn between has one. Not for several threads."""
+    """Vectors of turns `start` to `stop`, of those up to `seen` that were read. Not for several threads."""
 
     def __init__(self, *, start: int = 0) -> None:
         self.start = start
-        self.stop = start
-        self._dimensions = 0
+        self.seen = start
+        self._stamps = bytearray()
         self._rows = bytearray()
+        self._dimensions = 0
+
+    @property
+    def stop(self) -> int:
+        """Every turn from `start` to here has a vector."""
+        return self.start + (len(self._rows) // self._dimensions if self._dimensions else 0)
 
     @property
     def size(self) -> int:
         """How many bytes it takes."""
-        return len(self._rows)
+        return len(self._rows) + len(self._stamps)
 
-    def add(self, position: int, record: bytes) -> bool:
-        """Take the vector of the turn that comes next; False, and nothing happens, if it does not fit."""
-        dimensions = len(record) - STAMP_BYTES
-        if position != self.stop or dimensions <= 0 or self._dimensions not in (0, dimensions):
-            return False
-        self._dimensions = dimensions
-        self._rows += record[STAMP_BYTES:]
-        self.stop += 1
-        return True
+    def saw(self, digests: bytes) -> None:
+        """The turn that comes next has these digests: only a vector of such a turn is taken for it."""
+        self._stamps += stamp(digests)
+        self.seen += 1
+
+    def take(self, start: int, records: Sequence[bytes]) -> None:
+        """Take what is lacking and fits of the vectors of turns from `start` on.
+
+        What comes behind one that was made of another turn is left out. Turns before the first vector that
+        there is are out of reach.
+        """
+        if start > self.start and self.stop == self.start:
+            self._forget(min(start, self.seen) - self.start)
+        for record in records[max(0, self.stop - start) :] if start <= self.stop else ():
+            at = (self.stop - self.start) * STAMP_BYTES
+            size = len(record) - STAMP_BYTES
+            is_its_own = self._stamps[at : at + STAMP_BYTES] == record[:STAMP_BYTES]
+            if not is_its_own or size <= 0:
+                return
+            if self._dimensions != size:
+                # The first one, or the model became another under its name: those it made before are no use.
+                is_first = not self._rows
+                self._rows.clear()
+                self._dimensions = size
+                if not is_first:
+                    return
+            self._rows += record[STAMP_BYTES:]
 
     def keep_newest(self, most: int) -> None:
-        """Let the oldest go beyond so many."""
-        more = self.stop - self.start - most
-        if more > 0:
-            del self._rows[: more * self._dimensions]
-            self.start += more
+        """Let the oldest turns go beyond so many."""
+        if self.seen - self.start > most:
+            self._forget(self.seen - self.start - most)
+
+    def close(self) -> None:
+        """Give the memory back. The index is of no use afterwards."""
+        self._rows.clear()
+        self._stamps.clear()
+
+    def _forget(self, count: int) -> None:
+        del self._stamps[: count * STAMP_BYTES]
+        del self._rows[: count * self._dimensions]
+        self.start += count
 
     def search(self, vector: list[float], *, cut: int, stands_out: float) -> list[int]:
         """The positions before the cut of turns whose meaning stands out, the nearest first.
 
-        Raises `ValueError` for a vector of another length than theirs.
+        None do where the vector has another length than theirs: they will be made anew.
         """
         count = min(cut, self.stop) - self.start
-        if count <= 0:
+        if count <= 0 or len(vector) != self._dimensions:
             return []
-        if len(vector) != self._dimensions:
-            raise ValueError(f"a question has {len(vector)} dimensions, the turns have {self._dimensions}")
         distances = self._distances(quantised(vector), count)
         total, squares = numkong.moments(distances)
         mean = total / count
@@ -60,7 +91,7 @@ class VectorIndex:
         if not can_stand_out(count, deviation):
             return []
         limit = mean - stands_out * deviation
-        far = memoryview(distances).tolist()[0]
+        far = memoryview(distances).cast("B").cast("d").tolist()
         return nearest([(one, at) for at, one in enumerate(far, self.start) if one <= limit])
 
     def _distances(self, query: bytes, count: int) -> numkong.Tensor:
@@ -69,4 +100,6 @@ class VectorIndex:
         with memoryview(self._rows) as rows:
             table = rows[: count * size].cast("b", shape=(count, size))
             asked = memoryview(query).cast("b", shape=(1, size))
-            return numkong.cdist(asked, table, "angular")
+            found = numkong.cdist(asked, table, "angular")
+        assert isinstance(found, numkong.Tensor)
+        return found
