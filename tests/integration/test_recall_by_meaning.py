@@ -1,6 +1,9 @@
 """A question in other words than the fact was told in finds it, through a gateway and a node for vectors."""
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +20,12 @@ EMBEDDINGS = "/v1/embeddings"
 SETTINGS = (
     *("--set", "history.rules.window={min_turns: 2, max_turns: 4}"),
     *("--set", "history.rules.compaction.enabled=false", "--set", "history.upkeep.prewarm=false"),
-    *("--set", "history.rules.recall.meaning.model=words", "--set", "history.rules.recall.meaning.stands_out=2"),
+    *(
+        "--set",
+        "history.rules.recall.meaning.model=words",
+        "--set",
+        "history.rules.recall.meaning.stands_out=2",
+    ),
     # A busy machine is no reason to be late here; the test of the deadline has its own.
     *("--set", "history.rules.recall.meaning.wait_s=5", "--set", "history.recall_cache.wait_s=5"),
 )
@@ -153,6 +161,33 @@ def test_vectors_outlive_a_gateway_and_go_with_their_conversation(
         assert keys_of(valkey, conversation)
         httpx.delete(f"{second.url}/v1/conversations/{conversation}").raise_for_status()
         assert keys_of(valkey, conversation) == []
+
+
+def test_a_real_engine_makes_the_vectors(chats: Stub) -> None:
+    """llama.cpp. So small a chat model's vectors tell little of a meaning: what is tested is that they come."""
+    command = [sys.executable, "-m", "gateway.local.cpu_node", "--port", "0", "--embeddings"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            options = (*SETTINGS, "--set", "history.rules.recall.meaning.model=smollm2")
+            with running_gateway(f"openai={chats.url}", f"openai={url}", options=options) as running:
+                conversation = talked(running)
+                assert until(lambda: events(running, "embedded_turns") >= 15, within_s=60)
+
+                say(running, conversation, QUESTION)
+
+                failed = [f"question_{how}" for how in ("late", "failed", "without_node")]
+                assert {name: events(running, name) for name in failed} == dict.fromkeys(failed, 0)
+                node = next(one for one in nodes_of(running) if "smollm2" in one["models"])
+                assert node["healthy"], node
+        finally:
+            process.kill()
+
+
+def nodes_of(gateway: Gateway) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{gateway.admin_url}/admin/nodes").json()["data"]
+    return found
 
 
 def keys_of(valkey: Valkey, conversation: str) -> list[bytes]:
