@@ -90,7 +90,8 @@ def cases(
 ) -> Iterator[Case]:
     """`per_distance` cases for each language and distance; 200 in all by default.
 
-    `paraphrased`: asked in other words. `fact_every`: one turn in so many says another fact; 0: ten facts in all, whatever the length.
+    `paraphrased`: asked in other words. `fact_every`: one turn in so many says another fact; 0: ten facts in
+    all, whatever the length.
     """
     for language in LANGUAGES:
         told = templates(language)

@@ -16,7 +16,6 @@ from history.tail import Tail, tail_text
 from history.vector_index import VectorIndex
 from history.window import WindowRule, stateless_cut
 
-
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 """What makes vectors of texts."""
 
@@ -40,7 +39,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.in_window or self.recalled
 
 
-def outcomes(
+def outcomes(  # noqa: PLR0913 - what is asked, and every way of answering it
     seed: int,
     *,
     rule: RecallRule,

@@ -1,6 +1,6 @@
 """Words that the stub's embeddings take for one: what stands for a model that knows what words mean.
 
-Made for the questions in `bench.needles` that ask in other words than the fact was told in, so what is measured
+Made for the questions in `bench.needles` that ask in other words than the fact was told in: what is measured
 with it is what recall by meaning can do with a model that understands them, not what a given model does.
 """
 

@@ -122,7 +122,7 @@ def test_a_node_that_is_late_delays_nobody_beyond_the_deadline(chats: Stub, word
 
 
 def test_a_node_that_fails_costs_a_message_nothing(chats: Stub, words: Stub, gateway: Gateway) -> None:
-    """Nor does the breaker open: its vectors say nothing of its chats. What lacks is made some turns later."""
+    """Nor does a breaker open: vectors say nothing of chats. What is lacking is made some turns later."""
     words.set_faults({"path": EMBEDDINGS, "kind": "status", "status": 500})
     conversation = talked(gateway)
     assert until(lambda: events(gateway, "embedding_failed") >= 1)
@@ -164,7 +164,7 @@ def test_vectors_outlive_a_gateway_and_go_with_their_conversation(
 
 
 def test_a_real_engine_makes_the_vectors(chats: Stub) -> None:
-    """llama.cpp. So small a chat model's vectors tell little of a meaning: what is tested is that they come."""
+    """llama.cpp. Vectors of so small a chat model tell little: what is tested is that they come."""
     command = [sys.executable, "-m", "gateway.local.cpu_node", "--port", "0", "--embeddings"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None

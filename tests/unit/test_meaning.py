@@ -201,5 +201,5 @@ def test_answers_are_read_in_the_order_of_what_was_sent() -> None:
     ],
 )
 def test_anything_else_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError, match="embeddings|vector"):
+    with pytest.raises(ValueError, match=r"embeddings|vector"):
         read_embeddings(body, 2)
