@@ -145,7 +145,7 @@ FORMS: Mapping[str, Form] = {
     "history.rules.compaction.max_tokens": between(16, 100_000),
     "history.rules.compaction.max_facts": between(0, 1000),
     "history.rules.recall.meaning.wait_s": between(0.001, 10),
-    "history.rules.recall.meaning.stands_out": between(0, 100),
+    "history.rules.recall.meaning.stands_out": between(0, 10),
     "history.rules.recall.meaning.max_chars": between(1, 100_000),
     "history.rules.recall.meaning.batch": between(1, 1000),
     "archive.behind_turns": between(0, 1_000_000),

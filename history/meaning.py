@@ -5,8 +5,13 @@ are compared by their angle, which no scale changes, so none is kept. Beside eac
 digests: it says by itself whether the turn it was made of is still the one at its place.
 
 How alike "alike" is depends on the model: with one, everything lies between 0.7 and 0.9, with another
-between 0 and 0.6. So a turn *stands out* not by its distance, but by how many standard
-deviations that lies below the mean of the conversation's archived turns.
+between 0 and 0.6. So a turn stands out not by its distance d, but by how far that lies
+below the mean of the N archived turns of its conversation, in their standard deviations:
+
+    d <= mean - stands_out * sqrt(2 ln N) * deviation
+
+Of N normal numbers the farthest lies about sqrt(2 ln N) deviations from the mean: with `stands_out` 1 the
+nearest of the archive gets there by chance now and then, at 50 turns as at 10,000.
 """
 
 import math
@@ -39,8 +44,8 @@ class MeaningRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What it wants before what is searched, such as `passage: `. Another one makes all vectors anew."""
     wait_s: float = 0.05
     """How long a message waits for the vector of its question; then it is recalled by words alone."""
-    stands_out: float = 3.0
-    """How many standard deviations nearer than the conversation's turns are on average a turn has to be."""
+    stands_out: float = 1.0
+    """How much nearer than others a turn has to be; 1: as near as by chance one turn of the whole archive."""
     max_chars: int = 1_500
     """How much of a turn a vector is made of; models read a few hundred tokens."""
     batch: int = 16
@@ -116,9 +121,16 @@ def nearest(found: Iterable[tuple[float, int]]) -> list[int]:
     return [position for _, position in ranked[:MAX_NEAR]]
 
 
-def can_stand_out(count: int, deviation: float) -> bool:
-    """Whether there are enough turns, and differences between them, to say what stands out."""
-    return count >= _LEAST_TURNS and deviation > 0
+def farthest(count: int, total: float, squares: float, stands_out: float) -> float:
+    """How far away a turn may be and stand out, by the sum and the sum of squares of all distances.
+
+    Below every distance where there are too few turns, or no differences between them.
+    """
+    mean = total / max(1, count)
+    variance = squares / max(1, count) - mean * mean
+    if count < _LEAST_TURNS or variance <= 0:
+        return -math.inf
+    return mean - stands_out * math.sqrt(2 * math.log(count) * variance)
 
 
 def fused(*rankings: Sequence[int]) -> list[int]:

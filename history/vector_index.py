@@ -6,11 +6,10 @@ One byte per dimension, all of them in one block of bytes. A search compares a q
 """
 
 from collections.abc import Sequence
-from math import sqrt
 
 import numkong
 
-from history.meaning import STAMP_BYTES, can_stand_out, nearest, quantised, stamp
+from history.meaning import STAMP_BYTES, farthest, nearest, quantised, stamp
 
 
 class VectorIndex:
@@ -86,11 +85,7 @@ class VectorIndex:
             return []
         distances = self._distances(quantised(vector), count)
         total, squares = numkong.moments(distances)
-        mean = total / count
-        deviation = sqrt(max(0.0, squares / count - mean * mean))
-        if not can_stand_out(count, deviation):
-            return []
-        limit = mean - stands_out * deviation
+        limit = farthest(count, total, squares, stands_out)
         far = memoryview(distances).cast("B").cast("d").tolist()
         return nearest([(one, at) for at, one in enumerate(far, self.start) if one <= limit])
 

@@ -24,7 +24,7 @@ SETTINGS = (
         "--set",
         "history.rules.recall.meaning.model=words",
         "--set",
-        "history.rules.recall.meaning.stands_out=2",
+        "history.rules.recall.meaning.stands_out=0.8",
     ),
     # A busy machine is no reason to be late here; the test of the deadline has its own.
     *("--set", "history.rules.recall.meaning.wait_s=5", "--set", "history.recall_cache.wait_s=5"),

@@ -111,9 +111,9 @@ def test_only_what_stands_out_is_found(seed: int) -> None:
     asked = [one + dice.gauss(0, 0.3) for one in vectors[200]]
     made = index(vectors)
 
-    assert made.search(asked, cut=300, stands_out=5.0) == [200]
-    assert made.search(asked, cut=200, stands_out=5.0) == []
-    assert made.search(crowd(1, dice, 128)[0], cut=300, stands_out=5.0) == []
+    assert made.search(asked, cut=300, stands_out=1.5) == [200]
+    assert made.search(asked, cut=200, stands_out=1.5) == []
+    assert made.search(crowd(1, dice, 128)[0], cut=300, stands_out=1.5) == []
 
 
 def test_no_more_than_a_few_are_found() -> None:
@@ -121,7 +121,7 @@ def test_no_more_than_a_few_are_found() -> None:
     vectors = crowd(200, dice)
     vectors[50:60] = [vectors[50]] * 10
 
-    assert index(vectors).search(vectors[50], cut=200, stands_out=3.0) == [59, 58, 57][:MAX_NEAR]
+    assert index(vectors).search(vectors[50], cut=200, stands_out=0.8) == [59, 58, 57][:MAX_NEAR]
 
 
 def test_of_a_handful_of_turns_nothing_stands_out() -> None:
@@ -150,8 +150,8 @@ def test_the_oldest_go_and_positions_stay() -> None:
     made.keep_newest(40)
 
     assert (made.start, made.stop, made.seen) == (60, 100, 100)
-    assert made.search(vectors[70], cut=100, stands_out=4.0) == [70]
-    assert made.search(vectors[10], cut=100, stands_out=4.0) == []
+    assert made.search(vectors[70], cut=100, stands_out=1.2) == [70]
+    assert made.search(vectors[10], cut=100, stands_out=1.2) == []
 
 
 def test_a_model_that_became_another_under_its_name_finds_nothing_and_begins_anew() -> None:
