@@ -1,11 +1,14 @@
 """Recall: whether facts come back, what small talk brings up, and what a search costs.
 
-Prints four tables. The first two ask 200 questions per seed (see `bench.needles.generator`) about facts that
+Prints six tables. The first two are about recall by meaning: facts asked for in the words they were told in,
+and in other words; `--node URL --model NAME` takes the vectors of a real model, without it they are those of
+the stub, whose table of synonyms was made for these questions: the most that a model could do. The second
+times its searches. The next two ask 200 questions per seed (see `bench.needles.generator`) about facts that
 were said 5 to 500 turns ago: the share whose fact is in the prompt, by the last 40 turns alone, by the
 stepped window alone, by window and summary (an ideal one and one of the newest lines, both within the
-summary's budget: see `bench.needles.summary`), and by window and recall. In the first there are some ten
-facts in a dialogue, in the second one turn in ten says one. The third one says things that ask nothing, in
-dialogues made of other templates than they are. The fourth one times searches in large archives; their few
+summary's budget: see `bench.needles.summary`), and by window and recall. In the former there are some ten
+facts in a dialogue, in the latter one turn in ten says one. The fifth one says things that ask nothing, in
+dialogues made of other templates than they are. The sixth one times searches in large archives; their few
 templates make words more frequent, and so postings longer, than real dialogues have them. Run it as
 `python -m bench.recall`; a minute on one core.
 """
@@ -15,8 +18,11 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
+import httpx
 import msgspec
+from msgspec.structs import replace
 
 from bench.needles.generator import (
     DISTANCES,
@@ -28,12 +34,16 @@ from bench.needles.generator import (
     templates,
     turns,
 )
-from bench.needles.trial import Outcome, outcomes
+from bench.needles.trial import Embed, Outcome, outcomes
+from bench.stub_node import embeddings
 from history.compaction import CompactionRule
+from history.conversation import Turn
+from history.meaning import read_embeddings, record_of
 from history.passage import Passage, remembered, tokens_of
 from history.recall import RecallRule, sentences
 from history.recall_index import RecallIndex
 from history.tail import Tail, tail_text
+from history.vector_index import VectorIndex
 from history.window import WindowRule
 
 RULE, WINDOW, COMPACTION = RecallRule(), WindowRule(), CompactionRule()
@@ -43,6 +53,8 @@ SIZES = (200, 1_000, 10_000)
 HELD_OUT = 10
 """Templates of small talk that the archive is made without."""
 LONG_SENTENCES = 12
+STUB_DIMENSIONS = 512
+BATCH = 64
 
 
 def print_needles(seeds: int, *, fact_every: int) -> None:
@@ -90,6 +102,90 @@ def print_row(distance: int, found: Sequence[Outcome]) -> None:
 def share(found: Sequence[bool]) -> str:
     """A percentage, or a dash where there is nothing."""
     return f"{100 * sum(found) / len(found):.0f}" if found else "-"
+
+
+def print_paraphrases(seeds: int, embed: Embed, source: str, rule: RecallRule) -> None:
+    """The share of archived facts that come back, by words and by words and meaning."""
+    print(f"\narchived facts recalled, by words alone and by words and meaning (vectors: {source})\n")
+    print("  asked                    turns with facts   cases      by words   words + meaning   tail tokens")
+    print(" " * 53 + "en   zh" + " " * 11 + "en   zh" + " " * 9 + "mean")
+    for paraphrased in (False, True):
+        for every in (0, DENSE):
+            rows = [
+                [
+                    one
+                    for seed in range(seeds)
+                    for one in outcomes(
+                        seed, rule=rule, window=WINDOW, fact_every=every, paraphrased=paraphrased, embed=by
+                    )
+                    if not one.in_window
+                ]
+                for by in (None, embed)
+            ]
+            cells = [
+                share([one.recalled for one in row if one.case.language == language])
+                for row in rows
+                for language in LANGUAGES
+            ]
+            tokens = statistics.mean(one.tail_tokens for one in rows[1])
+            print(
+                f"  {'in other words' if paraphrased else 'in the same words':<24}"
+                f"{f'one in {every}' if every else 'ten in all':>17}{len(rows[0]):>8}"
+                f"{cells[0]:>7}{cells[1]:>5}{cells[2]:>13}{cells[3]:>5}{tokens:>13.0f}"
+            )
+
+
+def print_meaning_costs(searches: int) -> None:
+    """The time of a warm search by meaning, beside what it takes to get the question's vector."""
+    print("\na warm search by meaning: quantising, comparing with every turn, selection\n")
+    print("  turns  dimensions  index kB    p50 ms  p99 ms  max ms")
+    for size in SIZES:
+        for dimensions in (384, 1024):
+            dice = random.Random(size)
+            index = VectorIndex()
+            for _ in range(size):
+                index.saw(b"")
+            stamped = record_of(Turn(messages=(), digests=b""), [1.0])[:-1]
+            index.take(0, [stamped + dice.randbytes(dimensions) for _ in range(size)])
+            asked = [[dice.gauss(0, 1) for _ in range(dimensions)] for _ in range(searches)]
+            taken = []
+            for vector in asked:
+                before = time.perf_counter()
+                index.search(vector, cut=size, stands_out=RULE.meaning.stands_out)
+                taken.append((time.perf_counter() - before) * 1e3)
+            taken.sort()
+            print(
+                f"{size:>7}{dimensions:>12}{index.size // 1000:>10}"
+                f"{taken[len(taken) // 2]:>10.2f}{taken[len(taken) * 99 // 100]:>8.2f}{taken[-1]:>8.2f}"
+            )
+
+
+def stub_vectors(texts: Sequence[str]) -> list[list[float]]:
+    """What the stub node answers: words of one meaning are one word."""
+    return [stub_vector(text) for text in texts]
+
+
+@lru_cache(maxsize=200_000)
+def stub_vector(text: str) -> list[float]:
+    """Of one text."""
+    return embeddings.embed(text, size=STUB_DIMENSIONS)
+
+
+def node_vectors(url: str, model: str) -> Embed:
+    """What a node answers for a model, each text asked for once."""
+    known: dict[str, list[float]] = {}
+
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        for first in range(0, len(new), BATCH):
+            batch = new[first : first + BATCH]
+            body = {"model": model, "input": batch, "encoding_format": "float"}
+            answer = httpx.post(f"{url.rstrip('/')}/v1/embeddings", json=body, timeout=600)
+            answer.raise_for_status()
+            known.update(zip(batch, read_embeddings(answer.content, len(batch)), strict=True))
+        return [known[text] for text in texts]
+
+    return embed
 
 
 def print_small_talk() -> None:
@@ -182,11 +278,21 @@ def timed(index: RecallIndex, said: Sequence[str], cut: int, clock: Callable[[],
 
 
 def main() -> None:
-    """All four tables."""
+    """All six tables."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, default=3, help="200 needle cases each")
     arguments.add_argument("--searches", type=int, default=1_000, help="per archive")
+    arguments.add_argument("--node", help="URL of a node that serves /v1/embeddings, in place of the stub's")
+    arguments.add_argument("--model", default="", help="the model's name there")
+    arguments.add_argument("--stands-out", type=float, default=RULE.meaning.stands_out)
+    arguments.add_argument("--only-meaning", action="store_true", help="the tables of recall by meaning only")
     given = arguments.parse_args()
+    rule = replace(RULE, meaning=replace(RULE.meaning, stands_out=given.stands_out))
+    embed = node_vectors(given.node, given.model) if given.node else stub_vectors
+    print_paraphrases(given.seeds, embed, given.model or "the stub's, with a table of synonyms", rule)
+    print_meaning_costs(given.searches)
+    if given.only_meaning:
+        return
     print_needles(given.seeds, fact_every=0)
     print_needles(given.seeds, fact_every=DENSE)
     print_small_talk()

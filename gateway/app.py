@@ -22,6 +22,7 @@ from gateway.config_file.places import prompts_folder
 from gateway.config_file.prompts import read_instructions
 from gateway.conversations import Conversations
 from gateway.dispatch import Dispatcher
+from gateway.embedder import NodeEmbedder
 from gateway.errors import BadOption
 from gateway.garbage import settle_down
 from gateway.keys.everybody import Everybody
@@ -48,13 +49,15 @@ from history.archivist import Archivist
 from history.compactor import Compactor
 from history.dialogue import Dialogues
 from history.editing import Editor
+from history.embedding import Embedding
 from history.errors import StoreFault
 from history.forking import Forks
 from history.lease_keeper import LeaseKeeper
 from history.memory_store import MemoryStore
 from history.object_archive import ObjectArchive
 from history.ports import Archive, ConversationStore
-from history.recaller import Recaller
+from history.recall import RecallRule
+from history.recaller import Meaning, Recaller
 from history.redis_check import check_store
 from history.redis_client import redis_client
 from history.redis_store import RedisStore
@@ -159,6 +162,7 @@ def note_sweep(came: Swept | Exception) -> None:
 def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     """The use case, with all that it calls."""
     telemetry, rules = Telemetry(), settings.history.rules
+    meaning = rules.recall.meaning
     router = Router(edges.roster.by_id, Ledger(), settings.routing)
     room = WaitingRoom(router, settings.routing, telemetry, time.time)
     edges.roster.on_probed, edges.roster.on_removed = _probed(router, room), telemetry.removed
@@ -178,6 +182,9 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
         background=Background(dispatcher, router, telemetry, time.time),
         archivist=edges.archivist,
+        embedding=_embedding(
+            edges, rules.recall, NodeEmbedder(edges.roster, router, room, telemetry, time.time, meaning)
+        ),
         rules=settings.history.upkeep,
         compaction=rules.compaction,
     )
@@ -192,6 +199,14 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         clock=time.time,
         replica=secrets.token_hex(8),
     )
+
+
+def _embedding(edges: Edges, rule: RecallRule, embedder: NodeEmbedder) -> Embedding | None:
+    """Recall by meaning, where a model for it is named."""
+    if not rule.enabled or not rule.meaning.model:
+        return None
+    edges.recaller.meaning = Meaning(embedder=embedder, read=edges.store.vectors)
+    return Embedding(edges.store, embedder, rule, edges.recaller.embedded)
 
 
 def _probed(router: Router, room: WaitingRoom) -> Callable[[Node], None]:

@@ -1,4 +1,5 @@
-"""What a conversation needs between its turns: its memory made, its next prefix warmed, its past archived.
+"""What a conversation needs between its turns: its memory made, its next prefix warmed, its past archived
+and given vectors.
 
 A bounded queue with a few workers, never in front of a user. Nothing here has to survive: what is dropped,
 fails or dies with the process is due again after the conversation's next turn.
@@ -23,6 +24,7 @@ from history.compaction import CompactionRule, Stretch
 from history.compactor import Compactor, Outcome
 from history.conversation import Conversation, ConversationKey
 from history.dialogue import Dialogues, Outlook
+from history.embedding import Embedding
 from history.errors import HistoryError
 from history.open_turn import Ended
 from history.prompt import Prompt
@@ -44,27 +46,30 @@ class _Errand(msgspec.Struct):
     due: Stretch | None = None
     warm: bool = False
     archive: bool = False
+    embed: bool = False
 
     def is_nothing(self) -> bool:
-        return self.due is None and not self.warm and not self.archive
+        return self.due is None and not self.warm and not self.archive and not self.embed
 
     def with_rest_of(self, other: "_Errand") -> None:
         """Take over what an errand that still waits was to do."""
         self.due = self.due or other.due
         self.warm = self.warm or other.warm
         self.archive = self.archive or other.archive
+        self.embed = self.embed or other.embed
 
 
 class Upkeep:
     """Runs errands for conversations; `run` has to be a task of the process's task group."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it is put together of
         self,
         *,
         dialogues: Dialogues,
         compactor: Compactor,
         background: Background,
         archivist: Archivist | None,
+        embedding: Embedding | None,
         rules: UpkeepRules,
         compaction: CompactionRule,
     ) -> None:
@@ -72,12 +77,14 @@ class Upkeep:
         self._compactor = compactor
         self._background = background
         self._archivist = archivist
+        self._embedding = embedding
         self._rules = rules
         self._compaction = compaction
         self._errands: dict[ConversationKey, _Errand] = {}
         self._queue: asyncio.Queue[ConversationKey] = asyncio.Queue()
         self._busy: set[ConversationKey] = set()
         self._patience = Patience()
+        self._embedding_patience = Patience()
         self._recent = Recent()
         self._events = background.telemetry.events
 
@@ -96,6 +103,8 @@ class Upkeep:
         )
         if not self._patience.allows(ended.key, errand.turn_count):
             errand.due = None
+        if self._embedding is not None and self._embedding_patience.allows(ended.key, errand.turn_count):
+            errand.embed = bool(ended.left) or self._embedding_patience.has_failed(ended.key)
         self._put(ended.key, errand)
 
     def lost(self, node: str) -> None:
@@ -175,6 +184,22 @@ class Upkeep:
             await self._compact(key, errand, errand.due)
         if errand.warm:
             await self._prewarm(key, errand)
+        if errand.embed and self._embedding is not None:
+            await self._embed(self._embedding, key, errand)
+
+    async def _embed(self, embedding: Embedding, key: ConversationKey, errand: _Errand) -> None:
+        """Make vectors of the turns that left; where no node does, try again some turns later."""
+        try:
+            made, is_more = await embedding.tend(key)
+        except GatewayError as fault:
+            self._events["embedding_failed"] += 1
+            self._embedding_patience.failed(key, errand.turn_count)
+            log.warning("turns got no vectors", fault=type(fault).__name__)
+            return
+        self._events["embedded_turns"] += made
+        self._embedding_patience.forget(key)
+        if is_more:
+            self._put(key, _Errand(frame=errand.frame, turn_count=errand.turn_count, embed=True))
 
     async def _prewarm(self, key: ConversationKey, errand: _Errand) -> None:
         before = await self._dialogues.outlook(key)
@@ -270,6 +295,10 @@ class Patience:
         self._waits[key] = (turn_count + step, step)
         if len(self._waits) > _PAUSES_KEPT:
             self._waits.popitem(last=False)
+
+    def has_failed(self, key: ConversationKey) -> bool:
+        """Whether the last call came to nothing."""
+        return key in self._waits
 
     def forget(self, key: ConversationKey) -> None:
         """It worked."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from history.conversation import Conversation, Lease, Stored, Turn, turn_size
+from history.meaning import NO_VECTORS, Vectors, VectorSpan
 from history.ports import Begun, Branch, Change, Claim
 from history.store_rules import changed
 
@@ -22,6 +23,7 @@ class Slot:
     """Of all turns."""
     branches: list[Branch] = field(default_factory=list)
     ratings: dict[str, bytes] = field(default_factory=dict)
+    vectors: Vectors | None = None
     seen: dict[str, float] = field(default_factory=dict)
     """The queue: when each owner last asked, in order of arrival."""
     owner: str = ""
@@ -66,6 +68,29 @@ class Slot:
             is_new=self.conversation is None,
             digests=tuple(newest),
         )
+
+    def embed(self, more: Vectors, *, most: int) -> bool:
+        """Keep vectors; False if they are of other turns than those that are here."""
+        conversation, had = self.conversation, self.vectors
+        if conversation is None or (conversation.created_at, conversation.past.number) != (
+            more.created_at,
+            more.past,
+        ):
+            return False
+        records, start = more.records, more.start
+        if had is not None and had.form == more.form and had.start <= start <= had.start + len(had.records):
+            records, start = (*had.records[: start - had.start], *records), had.start
+        gone = max(0, len(records) - most)
+        self.vectors = replace(more, start=start + gone, records=records[gone:])
+        return True
+
+    def embedded(self, start: int, stop: int) -> tuple[VectorSpan, tuple[bytes, ...]]:
+        """Which turns have a vector, and some of these."""
+        had = self.vectors
+        if had is None:
+            return NO_VECTORS, ()
+        span = VectorSpan(had.form, had.past, had.start, had.start + len(had.records))
+        return span, had.records[max(0, start - had.start) : max(0, stop - had.start)]
 
     def grown(self, before: Conversation, change: Change) -> Stored:
         """How much is kept once the change is written."""

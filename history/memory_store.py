@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Stored, Turn
 from history.errors import ConversationErased, ConversationNotFound, LeaseLost, TurnsArchived
 from history.limits import LimitRule, check_growth
+from history.meaning import NO_VECTORS, Vectors, VectorSpan
 from history.memory_slot import Slot
 from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
 from history.store_rules import (
@@ -260,6 +261,18 @@ class MemoryStore:
         """What was kept of each of these items, empty for nothing."""
         slot = self._slot(key)
         return tuple(slot.ratings.get(item, b"") if slot else b"" for item in items)
+
+    async def embed(self, key: ConversationKey, vectors: Vectors, *, most: int) -> bool:
+        """Keep the vectors of archived turns; False if the turns are others now."""
+        slot = self._slot(key)
+        return slot is not None and slot.embed(vectors, most=most)
+
+    async def vectors(
+        self, key: ConversationKey, start: int = 0, stop: int = 0
+    ) -> tuple[VectorSpan, tuple[bytes, ...]]:
+        """Which turns have a vector, and the records of turns `start` to `stop` of them."""
+        slot = self._slot(key)
+        return slot.embedded(start, stop) if slot else (NO_VECTORS, ())
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Stored, Turn
+from history.meaning import Vectors, VectorSpan
 
 Branch = tuple[int, tuple[Turn, ...]]
 """Turns that were replaced: the index of the first, and all of them."""
@@ -197,6 +198,21 @@ class ConversationStore(Protocol):
     async def ratings(self, key: ConversationKey, items: Sequence[str]) -> tuple[bytes, ...]:
         """What was kept of each of these items, empty for nothing."""
 
+    async def embed(self, key: ConversationKey, vectors: Vectors, *, most: int) -> bool:
+        """Keep the vectors of archived turns, in place of those from `vectors.start` on; the newest `most`.
+
+        False, and nothing is changed, if a turn before the cut was replaced since they were read, or the
+        conversation is gone. Those before stay if they are of the same form and nothing is missing between.
+        """
+
+    async def vectors(
+        self, key: ConversationKey, start: int = 0, stop: int = 0
+    ) -> tuple[VectorSpan, tuple[bytes, ...]]:
+        """Which turns have a vector, and the records of turns `start` to `stop` of them.
+
+        Their turns may have been replaced since: a record's stamp tells.
+        """
+
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
 
@@ -237,6 +253,16 @@ class ConversationStore(Protocol):
 
     async def close(self) -> None:
         """Give the connections back."""
+
+
+class Embedder(Protocol):
+    """What makes vectors of texts. All of one model, and of one length."""
+
+    async def of_question(self, text: str) -> list[float] | None:
+        """The vector of what a message asks; None if there is none in time. Never raises."""
+
+    async def of_turns(self, texts: Sequence[str]) -> Sequence[list[float]]:
+        """The vectors of texts that nobody waits for. Raises its own errors where no node gives any."""
 
 
 class Archive(Protocol):

@@ -17,7 +17,8 @@ a raw BM25 score does not. A turn *clears* if its coverage and its rarity do. Wh
 something: a sentence that asks needs less rarity than one that tells, or small talk would recall small talk.
 
 Turns that clear are ranked by BM25 with k1 = 1.2 and each word counted once (turns are short, and saying a
-word twice makes no fact of it), then quoted within the token budget, best first, in the order they were said.
+word twice makes no fact of it), together with those that are near by meaning (`meaning`), then quoted within
+the token budget, best first, in the order they were said.
 """
 
 import math
@@ -26,6 +27,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 import msgspec
 
+from history.meaning import MeaningRule, fused
 from history.passage import Passage, excerpt
 from history.tail import HEADER_TOKENS, passage_tokens
 from history.words import is_unspaced, words
@@ -79,6 +81,7 @@ class RecallRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much of one turn can be found and quoted."""
     max_turns: int = 20_000
     """How many of a conversation's archived turns can be found; the oldest go first."""
+    meaning: MeaningRule = MeaningRule()
 
     def __post_init__(self) -> None:
         bounds = {
@@ -219,11 +222,44 @@ def cleared(sought: Wanted, postings: Mapping[int, Sequence[str]], rule: RecallR
 
 
 def fitted(
-    matches: Sequence[Match], found: Mapping[int, Found], sought: Wanted, rule: RecallRule, *, cut: int
+    matches: Sequence[Match],
+    found: Mapping[int, Found],
+    sought: Wanted,
+    rule: RecallRule,
+    *,
+    cut: int,
+    near: Sequence[int] = (),
 ) -> tuple[Passage, ...]:
-    """The passages that fit the budget, best first, in the order they were said; nothing from the cut on."""
+    """The passages that fit the budget, best first, in the order they were said; nothing from the cut on.
+
+    `near` are those that are near by their meaning, the nearest first; both rankings count.
+    """
+    by_words = _ranked(matches, found, sought, rule)
+    stems = {match.position: match.stems for match in by_words}
+    kept: list[Passage] = []
+    asked = bool(near) or any(match.asked for match in by_words)
+    left = (rule.max_tokens if asked else min(rule.max_tokens, rule.max_telling_tokens)) - HEADER_TOKENS
+    for position in fused([match.position for match in by_words], near):
+        if left < _LEAST_TOKENS:
+            break
+        passage = found[position].passage
+        if not passage.lines or position >= cut:
+            continue
+        most = min(rule.max_passage_tokens, left - _HEADING_TOKENS)
+        part = excerpt(passage, stems.get(position, ()), max_tokens=most)
+        size = passage_tokens(part)
+        if size <= left:
+            kept.append(part)
+            left -= size
+    return tuple(sorted(kept, key=lambda one: one.position))
+
+
+def _ranked(
+    matches: Sequence[Match], found: Mapping[int, Found], sought: Wanted, rule: RecallRule
+) -> list[Match]:
+    """The matches by their score, without those far below the best."""
     mean = max(1.0, sought.corpus.words / max(1, sought.corpus.turns))
-    ranked = sorted(
+    scored = sorted(
         (
             (_score(match, found[match.position].words / mean), match)
             for match in matches
@@ -231,21 +267,7 @@ def fitted(
         ),
         key=lambda one: (-one[0], -one[1].position),
     )
-    kept: list[Passage] = []
-    asked = any(match.asked for _, match in ranked)
-    left = (rule.max_tokens if asked else min(rule.max_tokens, rule.max_telling_tokens)) - HEADER_TOKENS
-    for score, match in ranked:
-        if score < ranked[0][0] * rule.within or left < _LEAST_TOKENS:
-            break
-        passage = found[match.position].passage
-        if not passage.lines or match.position >= cut:
-            continue
-        part = excerpt(passage, match.stems, max_tokens=min(rule.max_passage_tokens, left - _HEADING_TOKENS))
-        size = passage_tokens(part)
-        if size <= left:
-            kept.append(part)
-            left -= size
-    return tuple(sorted(kept, key=lambda one: one.position))
+    return [match for score, match in scored if score >= scored[0][0] * rule.within]
 
 
 def idf(turns: int, total: int) -> float:

@@ -54,15 +54,22 @@ class RecallIndex:
         while self.stop - self.start > max_turns:
             self._remove_first()
 
-    def search(self, asked: Sequence[Sentence], rule: RecallRule, *, cut: int) -> tuple[Passage, ...]:
-        """The passages before the cut that the sentences refer to, in the order they were said."""
+    def search(
+        self, asked: Sequence[Sentence], rule: RecallRule, *, cut: int, near: Sequence[int] = ()
+    ) -> tuple[Passage, ...]:
+        """The passages before the cut that the sentences refer to, in the order they were said.
+
+        `near`: the positions of turns that are near by their meaning, the nearest first.
+        """
         corpus = Corpus(turns=self.stop - self.start, words=self._words)
         sought = wanted(asked, self._terms(asked), corpus)
-        if not sought.stems:
+        near = [position for position in near if self.start <= position < self.stop]
+        if not sought.stems and not near:
             return ()
         matches = cleared(sought, self._postings(sought, cut), rule)
-        found = {match.position: self._found(match.position) for match in matches}
-        return fitted(matches, found, sought, rule, cut=cut)
+        positions = {match.position for match in matches}.union(near)
+        found = {position: self._found(position) for position in positions}
+        return fitted(matches, found, sought, rule, cut=cut, near=near)
 
     def close(self) -> None:
         """Give the memory back. The index is of no use afterwards."""

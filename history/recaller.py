@@ -11,6 +11,7 @@ interpreter for longer.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,13 @@ from typing import Literal
 import msgspec
 
 from history.conversation import ConversationKey, Turn
+from history.meaning import Vectors, VectorSpan, form_of, is_of_form
 from history.passage import Passage, remembered
-from history.recall import RecallRule, sentences
+from history.ports import Embedder
+from history.recall import RecallRule, Sentence, sentences
 from history.recall_index import RecallIndex
 from history.stem import stem
+from history.vector_index import VectorIndex
 
 State = Literal["nothing", "warm", "grown", "built", "late"]
 """`nothing`: the message refers to nothing, or nothing has left the window. `grown`, `built`: it waited for
@@ -32,11 +36,16 @@ turns to be added, or for the whole index. `late`: it did not wait any longer.""
 Read = Callable[[ConversationKey, int, int], Awaitable[Sequence[Turn]]]
 """Turns `start` to `stop` of a conversation, as `ConversationStore.read` gives them."""
 
+ReadVectors = Callable[[ConversationKey, int, int], Awaitable[tuple[VectorSpan, Sequence[bytes]]]]
+"""The vectors of turns `start` to `stop`, as `ConversationStore.vectors` gives them."""
+
 _PAGE = 500
 _SLICE_CHARS = 4_000
 """How much is read into an index at a time."""
 _BASE_BYTES = 1024
 """What an index takes with nothing in it."""
+_LOOK_AGAIN_S = 30.0
+"""How long nothing is asked of vectors that were not there yet, or whose making another replica tends to."""
 
 
 class RecallCacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +61,13 @@ class RecallCacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many are built at a time."""
 
 
+class Meaning(msgspec.Struct, frozen=True):
+    """What recall by meaning needs: who makes vectors of questions, and where those of turns are kept."""
+
+    embedder: Embedder
+    read: ReadVectors
+
+
 class Recalled(msgspec.Struct, frozen=True):
     """What came back for a message, in the order it was said, and how it was come by."""
 
@@ -65,6 +81,9 @@ class _Entry:
     def __init__(self, archive: str, start: int) -> None:
         self.archive = archive
         self.index = RecallIndex(start=start)
+        self.vectors = VectorIndex(start=start)
+        self.looked_at = -math.inf
+        """When the store was last asked for vectors."""
         self.filling: asyncio.Task[None] | None = None
         self.used_at = 0.0
         self.users = 0
@@ -81,12 +100,20 @@ class Recaller:
     """
 
     def __init__(
-        self, read: Read, rule: RecallRule, cache: RecallCacheRule, clock: Callable[[], float]
+        self,
+        read: Read,
+        rule: RecallRule,
+        cache: RecallCacheRule,
+        clock: Callable[[], float],
+        meaning: Meaning | None = None,
     ) -> None:
         self._read = read
         self._rule = rule
         self._cache = cache
         self._clock = clock
+        self.meaning = meaning
+        """None: by words alone. Whoever makes vectors is put together later than this."""
+        self._form = form_of(rule.meaning)
         self._entries: OrderedDict[ConversationKey, _Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._building = asyncio.Semaphore(cache.builds)
@@ -110,15 +137,26 @@ class Recaller:
         if not asked:
             return Recalled((), "nothing")
         entry = self._entry(key, archive, cut)
-        if entry.index.stop >= cut:
+        if entry.index.stop >= cut and self.meaning is None:
             passages = entry.index.search(asked, self._rule, cut=cut)
             self.prune()
             return Recalled(passages, "warm")
-        state: State = "grown" if entry.index.stop > entry.index.start else "built"
+        state: State = "warm" if entry.index.stop >= cut else "built"
+        if state != "warm" and entry.index.stop > entry.index.start:
+            state = "grown"
         with self._using(entry):
-            if not await self._caught_up(key, entry, cut):
+            if state != "warm" and not await self._caught_up(key, entry, cut):
                 return Recalled((), "late")
-            return Recalled(entry.index.search(asked, self._rule, cut=cut), state)
+            near = await self._near(key, entry, asked, cut)
+            return Recalled(entry.index.search(asked, self._rule, cut=cut, near=near), state)
+
+    def embedded(self, key: ConversationKey, vectors: Vectors, archive: str) -> None:
+        """These vectors were made and stored: an index in memory takes them, with no trip."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.archive == archive and is_of_form(vectors.form, self._form):
+            entry.vectors.take(vectors.start, vectors.records)
+            self._settle(entry)
+            self.prune()
 
     def warm(self, key: ConversationKey, *, archive: str, cut: int) -> None:
         """Begin to build the index if it is not there: a message will come soon."""
@@ -178,6 +216,25 @@ class Recaller:
             or any(entry.used_at < since for entry in islice(self._entries.values(), 1))
         )
 
+    async def _near(
+        self, key: ConversationKey, entry: _Entry, asked: Sequence[Sentence], cut: int
+    ) -> Sequence[int]:
+        """The turns that are near by meaning to what the message asks; who tells, asks for nothing."""
+        question = " ".join(one.text.strip() for one in asked if one.asks)
+        if self.meaning is None or not question:
+            return ()
+        if entry.vectors.stop < cut and entry.filling is None and self._is_to_look(entry):
+            self._start(entry, self._fill(key, entry, cut))
+        if entry.vectors.stop == entry.vectors.start:
+            return ()
+        vector = await self.meaning.embedder.of_question(question)
+        if vector is None:
+            return ()
+        return entry.vectors.search(vector, cut=cut, stands_out=self._rule.meaning.stands_out)
+
+    def _is_to_look(self, entry: _Entry) -> bool:
+        return self._clock() - entry.looked_at >= _LOOK_AGAIN_S
+
     async def _caught_up(self, key: ConversationKey, entry: _Entry, cut: int) -> bool:
         """Wait for the index, for turns that are on their way to it first. Whether it was there in time."""
         loop = asyncio.get_running_loop()
@@ -186,7 +243,7 @@ class Recaller:
             filling = entry.filling or self._start(entry, self._fill(key, entry, cut))
             await asyncio.wait({filling}, timeout=max(0.0, until - loop.time()))
             if not filling.done():
-                return False
+                return entry.index.stop >= cut
             filling.result()
             if entry.index.stop >= cut:
                 break
@@ -201,11 +258,31 @@ class Recaller:
                 if not turns:
                     return
                 await self._take(entry, turns, start)
+            if self.meaning is not None and entry.vectors.stop < cut and self._is_to_look(entry):
+                await self._fill_vectors(self.meaning, key, entry)
+
+    async def _fill_vectors(self, meaning: Meaning, key: ConversationKey, entry: _Entry) -> None:
+        """Read the vectors that the index lacks, as far as they are made and fit."""
+        entry.looked_at = self._clock()
+        start = before = entry.vectors.stop
+        while start < entry.vectors.seen:
+            self.reads += 1
+            span, records = await meaning.read(key, start, start + _PAGE)
+            if not is_of_form(span.form, self._form) or not records:
+                return
+            entry.vectors.take(max(start, span.start), records)
+            start = entry.vectors.stop
+            if start == before:
+                return
+            before = start
 
     async def _take(self, entry: _Entry, turns: Sequence[Turn], start: int) -> None:
         slice_chars = 0
         for at, turn in enumerate(turns, start):
             passage = remembered(at, turn, max_chars=self._rule.max_chars)
+            if self.meaning is not None and at == entry.vectors.seen:
+                entry.vectors.saw(turn.digests)
+                entry.vectors.keep_newest(self._rule.max_turns)
             entry.index.add((passage,), max_turns=self._rule.max_turns)
             slice_chars += sum(map(len, turn.messages))
             if slice_chars > _SLICE_CHARS:
@@ -241,8 +318,9 @@ class Recaller:
 
     def _settle(self, entry: _Entry) -> None:
         """Count what the index takes; give it back if it was dropped and nobody is busy with it."""
-        takes = 0 if entry.dropped else entry.index.size + _BASE_BYTES
+        takes = 0 if entry.dropped else entry.index.size + entry.vectors.size + _BASE_BYTES
         self._bytes += takes - entry.counted
         entry.counted = takes
         if entry.dropped and entry.users == 0 and entry.filling is None:
             entry.index.close()
+            entry.vectors.close()

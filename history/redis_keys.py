@@ -6,6 +6,7 @@
     friendo:{<tenant>:<id>}:wait         hash   owner -> "<arrival> <last seen, ms>"
     friendo:{<tenant>:<id>}:branches     hash   number -> msgpack [index, [Turn, …]]; at:<index> -> numbers
     friendo:{<tenant>:<id>}:ratings      hash   item id -> what somebody thinks of it
+    friendo:{<tenant>:<id>}:vectors      list   a head, then a stamp and a vector for each archived turn
     friendo:{user:<tenant>:<digest>}:index      sorted set  conversation ids by order of arrival
     friendo:{user:<tenant>:<digest>}:tombstone  string      there while the user counts as erased
     friendo:{tenant:<tenant>}:stored    hash   turns and bytes of all its conversations, a few seconds behind
@@ -28,7 +29,7 @@ from history.conversation import ConversationKey
 from history.errors import InvalidMessages
 from history.store_rules import check_key, check_tenant, check_user
 
-_NAMES = (b"meta", b"turns", b"digests", b"wait", b"branches", b"ratings")
+_NAMES = (b"meta", b"turns", b"digests", b"wait", b"branches", b"ratings", b"vectors")
 ALL_TOTALS = "friendo:{tenant:*}:stored"
 _NEEDS_ESCAPE = re.compile("[%{}]").search
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -43,6 +44,7 @@ class ConversationKeys(NamedTuple):
     wait: bytes
     branches: bytes
     ratings: bytes
+    vectors: bytes
 
 
 class UserKeys(NamedTuple):

@@ -8,6 +8,7 @@ import msgspec
 
 from history.conversation import Binding, Conversation, Memory, PastMark, Stored, Turn
 from history.errors import StoreFault
+from history.meaning import NO_VECTORS, VectorSpan
 from history.ports import Branch, Change
 from history.redis_keys import decode_id, encode_id
 
@@ -43,6 +44,14 @@ def encode_branch(branch: Branch) -> bytes:
     """The index at which a branch left, and its turns; in the form in which the script writes one."""
     index, turns = branch
     return b"\x92\xce" + index.to_bytes(4) + _encode(turns)
+
+
+def decode_span(head: bytes) -> VectorSpan:
+    """Which turns have a vector, by the head of their list; nothing where there is none."""
+    if not head:
+        return NO_VECTORS
+    start, stop, past, form = head.decode().split(" ")
+    return VectorSpan(form=form, past=int(past), start=int(start), stop=int(stop))
 
 
 def decode_branch(data: bytes) -> Branch:

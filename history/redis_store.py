@@ -16,6 +16,7 @@ from history.conversation import SCHEMA_VERSION, Binding, Conversation, Conversa
 from history.errors import ConversationErased, ConversationNotFound, StoreFault
 from history.known_windows import Known, KnownWindows
 from history.limits import LimitRule
+from history.meaning import Vectors, VectorSpan
 from history.ports import Archived, Begun, Branch, Busy, Change, Claim, Counted, Learned, Missing, Renewal
 from history.redis_answers import begun, commit_refused, committed, sha1
 from history.redis_census import census, names_like
@@ -34,6 +35,7 @@ from history.redis_records import (
     changed_fields,
     decode_branch,
     decode_conversation,
+    decode_span,
     decode_stored,
     decode_turn,
     encode_binding,
@@ -57,7 +59,7 @@ _PRUNE_EVERY_S = 60.0
 
 _ON_CONVERSATIONS = (
     *("begin", "renew", "commit", "release", "leave", "remember", "rebind", "describe", "shed", "restore"),
-    *("read", "turns", "load", "branch", "branches", "rate", "ratings", "erase"),
+    *("read", "turns", "load", "branch", "branches", "rate", "ratings", "embed", "vectors", "erase"),
 )
 _ON_OTHERS = ("register", "bury", "usage")
 
@@ -133,7 +135,7 @@ class RedisStore:
         keys = conversation_keys(key)
         status, *rest = await self._run(
             "renew",
-            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings),
+            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings, keys.vectors),
             *(encode_id(lease.owner), lease.fence, lease.duration_ms),
         )
         return Renewal(held=True, interrupted=rest[0] == 1) if status == b"held" else Renewal(held=False)
@@ -144,7 +146,7 @@ class RedisStore:
         fields = changed_fields(change)
         status, *rest = await self._run(
             "commit",
-            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings),
+            (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings, keys.vectors),
             *(encode_id(lease.owner), lease.fence, self._ttl_ms, COMMITS_REMEMBERED),
             *(change.keep, int(change.save_branch), "" if change.cut is None else change.cut),
             *(int(change.new_epoch), change.at, len(fields) // 2, len(change.append)),
@@ -178,8 +180,8 @@ class RedisStore:
 
     async def rebind(self, key: ConversationKey, binding: Binding, *, turn_count: int) -> bool:
         """Say where the KV lies now, unless turns were written meanwhile."""
-        keys = conversation_keys(key)
-        (status,) = await self._run("rebind", (keys.meta,), turn_count, encode_binding(binding))
+        meta = conversation_keys(key).meta
+        (status,) = await self._run("rebind", (meta,), turn_count, encode_binding(binding))
         return bool(status == b"kept")
 
     async def describe(self, key: ConversationKey, metadata: bytes) -> bool:
@@ -271,6 +273,21 @@ class RedisStore:
         _, ratings = await self._run("ratings", (keys.meta, keys.ratings), *names)
         return tuple(rating or b"" for rating in ratings)
 
+    async def embed(self, key: ConversationKey, vectors: Vectors, *, most: int) -> bool:
+        """Keep the vectors of archived turns; False if the turns are others now."""
+        keys = conversation_keys(key)
+        of = (vectors.created_at, vectors.past, vectors.form, vectors.start, most)
+        (status,) = await self._run("embed", (keys.meta, keys.vectors), *of, *vectors.records)
+        return bool(status == b"kept")
+
+    async def vectors(
+        self, key: ConversationKey, start: int = 0, stop: int = 0
+    ) -> tuple[VectorSpan, tuple[bytes, ...]]:
+        """Which turns have a vector, and the records of turns `start` to `stop` of them."""
+        keys = conversation_keys(key)
+        _, head, records = await self._run("vectors", (keys.meta, keys.vectors), start, stop)
+        return decode_span(head), tuple(records)
+
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
         conversation_keys(key)
@@ -307,10 +324,7 @@ class RedisStore:
         keys = user_keys(tenant, user)
         ids = await self._link.run(self._scripts["bury"], keys, GRAVE_MS)
         for conversation_id in ids:
-            key = ConversationKey(tenant, decode_id(conversation_id))
-            owner = await self._erase_slot(key)
-            if owner and owner != user:
-                await self.unregister(tenant, owner, key)
+            await self.erase(ConversationKey(tenant, decode_id(conversation_id)))
         await self._link.command("UNLINK", keys.conversations)
         return len(ids)
 

@@ -38,6 +38,8 @@ class Kind(msgspec.Struct, frozen=True):
     ask: tuple[str, ...]
     answer: str
     near: tuple[str, ...]
+    paraphrase: tuple[str, ...]
+    """How it is asked for in other words."""
 
 
 class Templates(msgspec.Struct, frozen=True):
@@ -83,10 +85,13 @@ def templates(language: Language) -> Templates:
     return msgspec.convert({**yaml.safe_load(text), "language": language}, Templates)
 
 
-def cases(seed: int = 0, *, per_distance: int = 10, fact_every: int = 0) -> Iterator[Case]:
+def cases(
+    seed: int = 0, *, per_distance: int = 10, fact_every: int = 0, paraphrased: bool = False
+) -> Iterator[Case]:
     """`per_distance` cases for each language and distance; 200 in all by default.
 
-    `fact_every`: one turn in so many says another fact; 0: ten facts in all, whatever the length.
+    `paraphrased`: asked in other words. `fact_every`: one turn in so many says another fact; 0: ten facts in
+    all, whatever the length.
     """
     for language in LANGUAGES:
         told = templates(language)
@@ -96,7 +101,9 @@ def cases(seed: int = 0, *, per_distance: int = 10, fact_every: int = 0) -> Iter
                 dice = random.Random(f"{seed}/{language}/{distance}/{number}")
                 said = [small_talk(told, dice) for _ in range(distance + dice.randrange(_BEFORE))]
                 others = max(0, len(said) // fact_every - _OTHER_FACTS) if fact_every else 0
-                yield case(told, said, kind=kind, distance=distance, others=others, dice=dice)
+                made = case(told, said, kind=kind, distance=distance, others=others, dice=dice)
+                question = dice.choice(told.kinds[kind].paraphrase)
+                yield msgspec.structs.replace(made, question=question) if paraphrased else made
 
 
 def case(

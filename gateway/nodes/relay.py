@@ -200,15 +200,17 @@ class StreamSink:
         return blob
 
 
-async def send(pool: NodePool, api_key: str, headers: Headers, body: bytes) -> tuple[Exchange, Head]:
-    """Send a chat completion and wait for the head.
+async def send(
+    pool: NodePool, api_key: str, headers: Headers, body: bytes, *, path: str = "/v1/chat/completions"
+) -> tuple[Exchange, Head]:
+    """Send a request, a chat completion unless said, and wait for the head.
 
     Raises a `NodeFault`. A pooled connection that closed before a byte came is replaced once by a fresh
     one: that is the race of keep-alive, not a failure of the node.
     """
     passed = b"".join(b"%b: %b\r\n" % header for header in headers)
     request = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-        request_head("POST", "/v1/chat/completions", pool, api_key),
+        request_head("POST", path, pool, api_key),
         passed,
         len(body),
         body,

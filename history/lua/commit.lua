@@ -1,5 +1,5 @@
 -- Write a change, all of it or nothing, and free the lease.
--- KEYS: meta turns digests branches ratings
+-- KEYS: meta turns digests branches ratings vectors
 -- ARGV: schema owner fence ttl_ms remembered keep save_branch cut new_epoch at field_count turn_count
 --       into_branch branch_count shown_version max_turns max_bytes, then what the caller has of it already:
 --       known_commit known_memory, then field_count times name value, then turn_count turns, then as many digests,

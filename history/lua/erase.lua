@@ -1,5 +1,5 @@
 -- Delete everything, the lease of whoever writes at this moment included.
--- KEYS: meta turns digests wait branches ratings    ARGV: schema
+-- KEYS: meta turns digests wait branches ratings vectors    ARGV: schema
 -- -> ok user stored | newer version
 local refusal = newer_schema(KEYS[1])
 if refusal then

@@ -1,5 +1,5 @@
 -- Extend the lease from now, if it is still ours, and say whether somebody asks us to stop.
--- KEYS: meta turns digests branches ratings    ARGV: schema owner fence lease_ms
+-- KEYS: meta turns digests branches ratings vectors    ARGV: schema owner fence lease_ms
 -- -> held interrupted | lost | newer version
 local refusal = newer_schema(KEYS[1])
 if refusal then

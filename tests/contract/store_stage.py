@@ -34,7 +34,7 @@ async def age(raw: "Redis[bytes]", key: ConversationKey, ms: int) -> None:
     for owner, ticket in (await raw.hgetall(keys.wait)).items():
         arrival, seen = ticket.split()
         await raw.hset(keys.wait, owner, b"%b %d" % (arrival, int(seen) - ms))
-    for name in (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings):
+    for name in (keys.meta, keys.turns, keys.digests, keys.branches, keys.ratings, keys.vectors):
         if (dies_at := await raw.pexpiretime(name)) > 0:
             await raw.pexpireat(name, dies_at - ms)
 
