@@ -313,8 +313,14 @@ class RedisStore:
 
     async def erase(self, key: ConversationKey) -> None:
         """Delete a conversation, also from its user's index, and fence its writers."""
-        if user := await self._erase_slot(key):
-            await self.unregister(key.tenant, user, key)
+        try:
+            _, user, was = await self._run("erase", conversation_keys(key))
+        finally:
+            self._windows.drop(key)
+        stored = decode_stored(was)
+        self._book.note(key.tenant, -stored.turns, -stored.bytes)
+        if user:
+            await self.unregister(key.tenant, decode_id(user), key)
 
     async def erase_user(self, tenant: str, user: str) -> int:
         """Erase every conversation of a user and leave a tombstone; returns how many there were.
@@ -380,15 +386,6 @@ class RedisStore:
         self._windows.prune()
         again = asyncio.get_running_loop().call_later
         self._pruning = again(_PRUNE_EVERY_S, self._prune) if self._windows else None
-
-    async def _erase_slot(self, key: ConversationKey) -> str:
-        try:
-            _, user, was = await self._run("erase", conversation_keys(key))
-        finally:
-            self._windows.drop(key)
-        stored = decode_stored(was)
-        self._book.note(key.tenant, -stored.turns, -stored.bytes)
-        return decode_id(user)
 
     async def _run(self, name: str, keys: tuple[bytes, ...], *arguments: Argument) -> list[Any]:
         answer: list[Any] = await self._link.run(self._scripts[name], keys, SCHEMA_VERSION, *arguments)
