@@ -1,7 +1,7 @@
 """What every node should still have of a prompt's prefix: from its binding, from the ledger, or presumed."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -97,17 +97,19 @@ class Holdings:
                     self._weigh(name, tokens, at)
         return self.found
 
-    def presume(self, sought: Sought, draw: Callable[[bytes], str | None]) -> None:
+    def presume(self, sought: Sought, draw: Callable[[bytes, Collection[str]], str | None]) -> None:
         """Beside what is known: where rendezvous puts a prompt that nobody remembers, if it was computed.
 
-        So replicas that know nothing of each other's requests send the same prompt to the same node.
+        So replicas that know nothing of each other's requests send the same prompt to the same node. A dialogue
+        began where its shared beginning lay: on one of the nodes that have it, or where rendezvous puts that.
         """
         longest = max((held.tokens for held in self.found.values()), default=0)
-        guesses = [(sought.key, sought.settled, sought.settled // 2)]
-        if (head := sought.long_head()) is not None:
-            guesses.insert(0, (*head, head[1]))
-        for key, tokens, worth in guesses:
-            if worth > longest and (name := draw(key)) is not None:
+        head, begun = sought.long_head(), tuple(self.found)
+        guesses = [(sought.key, sought.settled, sought.settled // 2, begun if head is not None else ())]
+        if head is not None and not begun:
+            guesses = [(head[0], head[1], head[1], ()), (head[0], sought.settled, sought.settled // 2, ())]
+        for key, tokens, worth, among in guesses:
+            if worth > longest and (name := draw(key, among)) is not None:
                 self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
 
     def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:
