@@ -1,7 +1,7 @@
 """What every node should still have of a prompt's prefix: from its binding, from the ledger, or presumed."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,8 @@ from gateway.routing.retention import LIKELY, Gates, odds
 
 LONG_HEAD = 256
 """A shorter beginning (a persona, a system prompt) that others share attracts nobody."""
+_TURN = 3
+"""The end of the prompt before is so many messages from the end: it, its answer, and a new one."""
 _RECENT = 6
 """Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
 
@@ -97,19 +99,19 @@ class Holdings:
                     self._weigh(name, tokens, at)
         return self.found
 
-    def presume(self, sought: Sought, draw: Callable[[bytes, Collection[str]], str | None]) -> None:
-        """Beside what is known: where rendezvous puts a prompt that nobody remembers, if it was computed.
+    def presume(self, sought: Sought, ledger: Ledger, draw: Callable[[bytes], str | None]) -> None:
+        """Beside what is known: where rendezvous puts a dialogue whose last turn was another replica's.
 
-        So replicas that know nothing of each other's requests send the same prompt to the same node. A dialogue
-        began where its shared beginning lay: on one of the nodes that have it, or where rendezvous puts that.
+        So replicas that know nothing of each other's requests send the same dialogue to the same node, and
+        come back to it if one of them had to send it elsewhere.
         """
         longest = max((held.tokens for held in self.found.values()), default=0)
-        head, begun = sought.long_head(), tuple(self.found)
-        guesses = [(sought.key, sought.settled, sought.settled // 2, begun if head is not None else ())]
-        if head is not None and not begun:
-            guesses = [(head[0], head[1], head[1], ()), (head[0], sought.settled, sought.settled // 2, ())]
-        for key, tokens, worth, among in guesses:
-            if worth > longest and (name := draw(key, among)) is not None:
+        is_ours = len(sought.links) >= _TURN and any(ledger.of(sought.links[-_TURN]))
+        guesses = [(sought.key, 0 if is_ours else sought.settled)]
+        if (head := sought.long_head()) is not None:
+            guesses.insert(0, head)
+        for key, tokens in guesses:
+            if tokens > longest and (name := draw(key)) is not None:
                 self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
 
     def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:

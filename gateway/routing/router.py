@@ -4,7 +4,7 @@ No await stands between reading the nodes and taking a slot, so two requests nev
 """
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -98,12 +98,11 @@ class Router:
             return holdings.found
         ask = Ask(model=model, key=sought.key, prompt_tokens=0)
 
-        def home(key: bytes, among: Collection[str]) -> str | None:
+        def home(key: bytes) -> str | None:
             able = [node for node in self._by_id.values() if unfit(ask, node, self._rules) in (None, "full")]
-            able = [node for node in able if node.id in among] or able
             return draw(key, able).id if able else None
 
-        holdings.presume(sought, home)
+        holdings.presume(sought, self._ledger, home)
         return holdings.found
 
     def could_go(self, ask: Ask) -> set[str]:
