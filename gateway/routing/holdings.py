@@ -11,8 +11,6 @@ from gateway.routing.retention import LIKELY, Gates, odds
 
 LONG_HEAD = 256
 """A shorter beginning (a persona, a system prompt) that others share attracts nobody."""
-_TURN = 3
-"""The end of the prompt before is so many messages from the end: it, its answer, and a new one."""
 _RECENT = 6
 """Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
 
@@ -67,6 +65,8 @@ class Sought(msgspec.Struct, frozen=True):
     """Of a prompt that nobody remembers: its tokens before the newest message, if an answer is among them.
     Somebody has computed these.
     """
+    before: bytes = b""
+    """The link of the prompt that its newest answer was given to, if it has one."""
     key: bytes = b""
     """What rendezvous goes by."""
 
@@ -100,19 +100,28 @@ class Holdings:
         return self.found
 
     def presume(self, sought: Sought, ledger: Ledger, draw: Callable[[bytes], str | None]) -> None:
-        """Beside what is known: where rendezvous puts a dialogue whose last turn was another replica's.
+        """Beside what is known: where rendezvous puts a prompt that nobody remembers, if it was computed.
 
-        So replicas that know nothing of each other's requests send the same dialogue to the same node, and
-        come back to it if one of them had to send it elsewhere.
+        So replicas that know nothing of each other's requests send the same prompt to the same node, and
+        whoever sees that another one had the last turn comes back there, wherever its own last one went.
         """
         longest = max((held.tokens for held in self.found.values()), default=0)
-        is_ours = len(sought.links) >= _TURN and any(ledger.of(sought.links[-_TURN]))
-        guesses = [(sought.key, 0 if is_ours else sought.settled)]
+        guesses = [(sought.key, sought.settled, self._worth(sought, ledger))]
         if (head := sought.long_head()) is not None:
-            guesses.insert(0, head)
-        for key, tokens in guesses:
-            if tokens > longest and (name := draw(key)) is not None:
+            guesses.insert(0, (*head, head[1]))
+        for key, tokens, worth in guesses:
+            if worth > longest and (name := draw(key)) is not None and not self._is_best(name, longest):
                 self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
+
+    def _worth(self, sought: Sought, ledger: Ledger) -> int:
+        """What has to be known of other nodes, in tokens, to prefer it to a guess."""
+        if not sought.before:
+            return sought.settled // 2
+        return 0 if any(ledger.of(sought.before)) else sought.settled
+
+    def _is_best(self, name: str, longest: int) -> bool:
+        known = self.found.get(name)
+        return known is not None and known.is_known and known.tokens >= longest
 
     def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:
         node, best = self._nodes.get(name), self.found.get(name)

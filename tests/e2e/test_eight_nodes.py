@@ -31,8 +31,8 @@ SPOKEN_WITHIN_S = 8.0
 CROWD = 640
 BEGUN_WITHIN_S = 10.0
 VICTIM_WEIGHT = 4.0
-"""The node that dies has a third of all dialogues: enough orphans that chance alone hardly ever puts 1.5 times
-the mean on one of seven."""
+"""The node that dies has a third of all dialogues: enough orphans that chance alone hardly ever puts 1.5
+times the mean on one of seven."""
 
 
 async def speak(talk: Talk, replicas: Replicas, *, turns: int) -> None:
@@ -61,7 +61,7 @@ async def test_hot_persona_is_spread_and_computed_once_per_node(valkey_url: str)
     cold = Counter(turn.node for turn in turns if turn.cached < HOT_PERSONA_TOKENS // 2)
     hits = precision(turn for talk in talks for turn in talk.followups())
     print(
-        f"\n{len(turns)} turns of {HOT} dialogues: requests per node {spread(requests.values()):.2f} max/mean, "
+        f"\n{len(turns)} turns of {HOT} dialogues: requests max/mean {spread(requests.values()):.2f}, "
         f"tokens computed {spread(computed.values()):.2f}; the persona was computed {cold.total()} times on "
         f"{len(cold)} nodes; precision {hits:.3f}"
     )
