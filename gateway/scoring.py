@@ -70,7 +70,8 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
     known, tokens = router.longest_known(chain.links)
     tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
     head, key = _head(chain, messages, tokens), b"".join(chain.links[:2][-1:])
-    sought = Sought(links=chain.links, head=head, key=key, settled=_settled(messages, tokens))
+    settled, before = _settled(messages, tokens), _before(chain, messages)
+    sought = Sought(links=chain.links, head=head, key=key, settled=settled, before=before)
     held = router.held(sought, request.model, now)
     return Prefix(
         chain=chain,
@@ -183,6 +184,14 @@ def _settled(messages: Sequence[bytes], tokens: int) -> int:
         return 0
     size = sum(map(len, messages))
     return round(tokens * (size - len(messages[-1])) / size)
+
+
+def _before(chain: PrefixChain, messages: Sequence[bytes]) -> bytes:
+    """The link of the prompt that the newest answer was given to."""
+    for at in range(len(messages) - 2, max(0, len(messages) - _RECENT - 1), -1):
+        if b'"assistant"' in messages[at]:
+            return chain.links[at - 1]
+    return b""
 
 
 def _root(request: ChatRequest) -> bytes:

@@ -65,6 +65,8 @@ class Sought(msgspec.Struct, frozen=True):
     """Of a prompt that nobody remembers: its tokens before the newest message, if an answer is among them.
     Somebody has computed these.
     """
+    before: bytes = b""
+    """The link of the prompt that its newest answer was given to, if it has one."""
     key: bytes = b""
     """What rendezvous goes by."""
 
@@ -97,20 +99,29 @@ class Holdings:
             self._weigh(name, tokens, at)
         return self.found
 
-    def presume(self, sought: Sought, draw: Callable[[bytes], str | None]) -> None:
+    def presume(self, sought: Sought, ledger: Ledger, draw: Callable[[bytes], str | None]) -> None:
         """Beside what is known: where rendezvous puts a prompt that nobody remembers, if it was computed.
 
-        So replicas that know nothing of each other's requests send the same prompt to the same node.
+        So replicas that know nothing of each other's requests send the same prompt to the same node, and
+        whoever sees that another one had the last turn comes back there, wherever its own last one went.
         """
         longest = max((held.tokens for held in self.found.values()), default=0)
-        guesses = []
-        if (head := sought.long_head()) is not None and head[1] > longest:
-            guesses.append(head)
-        if sought.settled // 2 > longest:
-            guesses.append((sought.key, sought.settled))
-        for key, tokens in guesses:
-            if (name := draw(key)) is not None:
+        guesses = [(sought.key, sought.settled, self._worth(sought, ledger))]
+        if (head := sought.long_head()) is not None:
+            guesses.insert(0, (*head, head[1]))
+        for key, tokens, worth in guesses:
+            if worth > longest and (name := draw(key)) is not None and not self._is_best(name, longest):
                 self.found[name] = Held(tokens=tokens, odds=1.0, at=math.inf, is_known=False)
+
+    def _worth(self, sought: Sought, ledger: Ledger) -> int:
+        """What has to be known of other nodes, in tokens, to prefer it to a guess."""
+        if not sought.before:
+            return sought.settled // 2
+        return 0 if any(ledger.of(sought.before)) else sought.settled
+
+    def _is_best(self, name: str, longest: int) -> bool:
+        known = self.found.get(name)
+        return known is not None and known.is_known and known.tokens >= longest
 
     def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:
         node, best = self._nodes.get(name), self.found.get(name)

@@ -105,7 +105,7 @@ class Router:
             able = [node for node in self._by_id.values() if unfit(ask, node, self._rules) in (None, "full")]
             return draw(key, able).id if able else None
 
-        holdings.presume(sought, home)
+        holdings.presume(sought, self._ledger, home)
         return holdings.found
 
     def could_go(self, ask: Ask) -> set[str]:

@@ -61,8 +61,8 @@ async def test_hot_persona_is_spread_and_computed_once_per_node(valkey_url: str)
     cold = Counter(turn.node for turn in turns if turn.cached < HOT_PERSONA_TOKENS // 2)
     hits = precision(turn for talk in talks for turn in talk.followups())
     print(
-        f"\n{len(turns)} turns of {HOT} dialogues: "
-        f"requests per node {spread(requests.values()):.2f} max/mean, tokens computed {spread(computed.values()):.2f}; the persona was computed {cold.total()} times on "
+        f"\n{len(turns)} turns of {HOT} dialogues: requests max/mean {spread(requests.values()):.2f}, "
+        f"tokens computed {spread(computed.values()):.2f}; the persona was computed {cold.total()} times on "
         f"{len(cold)} nodes; precision {hits:.3f}"
     )
 

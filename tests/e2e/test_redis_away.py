@@ -109,9 +109,8 @@ async def test_traffic_goes_on_and_bindings_recover(valkey: Valkey, how: Literal
     hits = precision(turn for turn in scene.during(scene.stateless) if turn.best)
     back = [scene.after(talk)[0] for talk in scene.remembered]
     print(
-        f"\n{how} for {AWAY_S:g} s: "
-        f"{len(scene.during(scene.stateless))} stateless turns, precision {hits:.3f}; "
-        f"conversations {dict(behaved)}, then warm {precision(back):.3f}"
+        f"\n{how} for {AWAY_S:g} s: {len(scene.during(scene.stateless))} stateless turns, "
+        f"precision {hits:.3f}; conversations {dict(behaved)}, then warm {precision(back):.3f}"
     )
 
     assert all(turn.is_whole and not turn.code for talk in scene.stateless for turn in talk.turns)

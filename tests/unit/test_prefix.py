@@ -196,6 +196,22 @@ def test_replicas_presume_alike_where_a_prompt_lies_that_nobody_remembers() -> N
     assert {} == router_over(Ledger()).held(Sought(links=[b"1"], key=b"1"), "m", 1.0)
 
 
+def test_a_replica_comes_back_to_the_presumed_home_once_another_one_had_the_last_turn() -> None:
+    """Else each would go on with a copy of its own, on another node, for ever."""
+    sought = Sought(links=[b"1", b"2", b"3", b"4", b"5"], key=b"2", settled=900, before=b"3")
+    (home,) = router_over(Ledger()).held(sought, "m", 1.0)
+    (other, *_) = (name for name in "abc" if name != home)
+    ours, theirs = Ledger(), Ledger()
+    for ledger, link in ((ours, b"3"), (theirs, b"1")):
+        ledger.note(link, other, 700, 1.0)
+    at_home = Ledger()
+    at_home.note(b"1", home, 700, 1.0)
+
+    assert {other: 700} == expected(router_over(ours), sought, 1.0)
+    assert router_over(theirs).held(sought, "m", 1.0)[home].weighed == 900
+    assert {home: 700} == expected(router_over(at_home), sought, 1.0)
+
+
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=6, unique=True), st.binary(min_size=1))
 def test_a_node_that_leaves_moves_only_its_own_keys(nodes: list[str], key: bytes) -> None:
     """Rendezvous: the others' winners stay."""

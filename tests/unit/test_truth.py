@@ -144,6 +144,6 @@ def misses(*, restarted: bool) -> float:
 
 
 def test_misses_after_a_restart_say_nothing_of_how_long_prefixes_stay() -> None:
-    """They come before the next poll tells of it, from everybody at once; what comes then is believed."""
+    """They come before the next poll tells of it, from everybody at once."""
     assert misses(restarted=True) > 0.99
     assert misses(restarted=False) < 0.6
