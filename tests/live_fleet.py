@@ -6,6 +6,7 @@ computed of it, so a follow-up's hit can be held against the best that there was
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ WARM = 0.9
 """A turn is warm that finds so much of what some node has of its dialogue."""
 ANSWERED_WITHIN_S = 60.0
 _WORDS = ("river", "stone", "light", "garden", "letter", "window", "silver", "morning", "paper", "winter")
-_GRID = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=5.0)
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=5.0)
 
 
 def words(count: int, seed: object) -> str:
@@ -235,10 +236,16 @@ async def running_replicas(urls: Iterable[str], *options: tuple[str, ...]) -> As
             gateways.append(await asyncio.to_thread(process.__enter__))
             stack.push_async_callback(asyncio.to_thread, process.__exit__, None, None, None)
             client = httpx.AsyncClient(
-                base_url=gateways[-1].url, timeout=ANSWERED_WITHIN_S, limits=_GRID, trust_env=False
+                base_url=gateways[-1].url, timeout=ANSWERED_WITHIN_S, limits=_LIMITS, trust_env=False
             )
             clients.append(await stack.enter_async_context(client))
         yield Replicas(gateways, clients)
+
+
+async def pause(seconds: float, is_over: asyncio.Event) -> None:
+    """What a user needs to read and type, unless it is over before."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(is_over.wait(), seconds)
 
 
 def hash_of(name: str) -> int:

@@ -15,6 +15,7 @@ from tests.live_fleet import (
     Stubs,
     Talk,
     Turn,
+    pause,
     precision,
     running_replicas,
     running_stubs,
@@ -97,7 +98,8 @@ class Town:
         await asyncio.sleep(dice.uniform(0, BEGUN_WITHIN_S))
         while not self.is_over.is_set():
             await talk.say(self.replicas.for_turn(talk), stream=dice.random() < 0.75)
-            await asyncio.sleep(dice.uniform(2.0, 5.0) if talk in self.orphans else dice.uniform(8.0, 16.0))
+            seconds = dice.uniform(2.0, 5.0) if talk in self.orphans else dice.uniform(8.0, 16.0)
+            await pause(seconds, self.is_over)
 
     async def until_orphans_are_home(self) -> None:
         """Each of them had two turns elsewhere."""

@@ -17,7 +17,17 @@ import pytest
 
 from bench.stub_node.spec import StubSpec
 from tests.conftest import Valkey
-from tests.live_fleet import Replicas, Stubs, Talk, Turn, precision, running_replicas, running_stubs, words
+from tests.live_fleet import (
+    Replicas,
+    Stubs,
+    Talk,
+    Turn,
+    pause,
+    precision,
+    running_replicas,
+    running_stubs,
+    words,
+)
 
 AWAY_S = 6.0
 BEFORE_S = 4.0
@@ -45,7 +55,7 @@ class Scene:
         await asyncio.sleep(dice.uniform(0, 2.0))
         while not self.is_over.is_set():
             await talk.say(self.replicas.for_turn(talk), stream=dice.random() < 0.5)
-            await asyncio.sleep(dice.uniform(0.5, 1.5))
+            await pause(dice.uniform(0.5, 1.5), self.is_over)
 
     def during(self, talks: list[Talk]) -> list[Turn]:
         """Requests that began and ended while it was away, as far as can be told."""
