@@ -44,7 +44,7 @@ class MeaningRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What it wants before what is searched, such as `passage: `. Another one makes all vectors anew."""
     wait_s: float = 0.05
     """How long a message waits for the vector of its question; then it is recalled by words alone."""
-    stands_out: float = 1.0
+    stands_out: float = 0.9
     """How much nearer than others a turn has to be; 1: as near as by chance one turn of the whole archive."""
     max_chars: int = 1_500
     """How much of a turn a vector is made of; models read a few hundred tokens."""

@@ -1,11 +1,11 @@
 -- Take the lease and read the window, or take or keep a place in the queue.
--- KEYS: meta turns digests wait branches ratings
+-- KEYS: meta turns digests wait branches ratings vectors
 -- ARGV: schema owner lease_ms queue_limit must_exist interrupt digest_turns ticket_ms grave_ms, then what the
 --       caller has of it already: known_commit known_turns known_memory
 -- -> begun exists fence commit memory start fields window digests | busy position expires_ms | missing
 --    | newer version
 --    `window` is the turns from `start` on, those before are known; `fields` may be the volatile ones only
-local meta, turns, digests, wait, branches, ratings = unpack(KEYS)
+local meta, turns, digests, wait, branches, ratings, vectors = unpack(KEYS)
 local owner, lease_ms, queue_limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local must_exist, interrupt, digest_turns = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local ticket_ms, grave_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -75,7 +75,7 @@ end
 redis.call('HSET', meta, 'owner', owner, 'fence', fence, 'until', digits(now + lease_ms))
 local needed_ms = math.max(grave_ms, 2 * lease_ms)
 if exists then
-  outlive(now, 2 * lease_ms, { meta, turns, digests, branches, ratings })
+  outlive(now, 2 * lease_ms, { meta, turns, digests, branches, ratings, vectors })
 else
   redis.call('HSET', meta, 'v', ARGV[1])
   redis.call('PEXPIRE', meta, needed_ms)

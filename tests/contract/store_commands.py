@@ -76,7 +76,7 @@ commands = st.sampled_from(
         *["edit", "fork"] * 4,
         *["fitting", "renew", "release", "pass", "remember"] * 3,
         *["select", "shed", "restore"] * 2,
-        *["commit", "repeat", "leave", "register", "unregister", "rebind", "describe", "rate"],
+        *["commit", "repeat", "leave", "register", "unregister", "rebind", "describe", "rate", "embed"],
         *["read", "branch", "branches_at", "ratings", "digests", "conversations_of", "erase", "erase_user"],
     ]
 ).flatmap(lambda name: st.tuples(st.just(name), *ARGUMENTS[name]))
@@ -95,6 +95,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "branches_at": (places, st.integers(0, 3)),
     "rate": (places, items, st.sampled_from([b"up", b"down", b""])),
     "ratings": (places, st.lists(items)),
+    "embed": (places, late, st.integers(0, 5), texts, st.sampled_from("mmn"), st.integers(1, 4)),
     "digests": (places, st.integers(0, 3), st.none() | st.integers(0, 5)),
     "remember": (places, late, st.integers(0, 4), st.integers(0, 5), wrong),
     "note": (places, st.integers(1, 4)),

@@ -8,6 +8,7 @@ from typing import Any
 from history.compaction import shown
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Memory, Turn
 from history.errors import HistoryError
+from history.meaning import Vectors
 from history.ports import Archived, Begun, Busy, Change, Claim, ConversationStore, Learned
 from history.store_rules import MEMORIES_KEPT
 from tests.contract.store_side import Act, Side, fitted
@@ -86,6 +87,20 @@ class Pair:
         start = max(0, base - count) + late
         turns = [turn(f"restored {at}") for at in range(start, base + late)]
         return await self.both(lambda store: store.restore(key, start, turns))
+
+    async def on_embed(
+        self, key: ConversationKey, late: int, start: int, texts: list[str], form: str, most: int
+    ) -> Answers:
+        """Vectors of the turns as they are now, or of those before some were replaced."""
+        known = await self.known(key)
+        vectors = Vectors(
+            form=form,
+            past=known.past.number - late,
+            created_at=known.created_at,
+            start=start,
+            records=tuple(text.encode() * 9 for text in texts),
+        )
+        return await self.both(lambda store: store.embed(key, vectors, most=most))
 
     async def on_remember(
         self, key: ConversationKey, late: int, back: int, covers_to: int, wrong: bytes
@@ -249,4 +264,5 @@ async def everything(store: ConversationStore, key: ConversationKey) -> tuple[An
         store.load(key), store.read(key, 0, 999), store.digests(key)
     )
     branches = range(1, conversation.branches + 1) if conversation else ()
-    return conversation, turns, digests, [await store.branch(key, number) for number in branches]
+    vectors = await store.vectors(key, 1, 9)
+    return conversation, turns, digests, [await store.branch(key, number) for number in branches], vectors

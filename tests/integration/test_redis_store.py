@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from history.conversation import SCHEMA_VERSION, Conversation, ConversationKey, Turn
 from history.errors import ConversationErased, StoreFault
+from history.meaning import Vectors
 from history.ports import Begun, Change, Claim
 from history.redis_keys import conversation_keys, user_keys
 from history.redis_store import RedisStore
@@ -206,8 +207,13 @@ async def test_every_key_of_a_conversation_lives_as_long(valkey_url: str, raw: "
     await store.commit(key, held.lease, Change(keep=1, append=(), at=1.0, save_branch=True))
     await store.rate(key, "msg_1", b"up")
     rated = await raw.pttl(conversation_keys(key).ratings)
+    known = await store.load(key)
+    assert known is not None
+    vectors = Vectors(form="f", past=known.past.number, created_at=known.created_at, start=0, records=(b"x",))
+    assert await store.embed(key, vectors, most=9)
+    embedded = await raw.pttl(conversation_keys(key).vectors)
     await say(store, key, TURN)
-    names = ("meta", "turns", "digests", "branches", "ratings")
+    names = ("meta", "turns", "digests", "branches", "ratings", "vectors")
     keys = [getattr(conversation_keys(key), name) for name in names]
     expiries = {await raw.pexpiretime(name) for name in keys}
     left = await raw.pttl(keys[0])
@@ -217,6 +223,7 @@ async def test_every_key_of_a_conversation_lives_as_long(valkey_url: str, raw: "
     await for_ever.close()
 
     assert 3_500_000 < rated <= 3_600_000
+    assert 3_500_000 < embedded <= 3_600_000
     assert 1 == len(expiries)
     assert 3_500_000 < left <= 3_600_000
     assert {-1} == unbounded
