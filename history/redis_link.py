@@ -27,7 +27,19 @@ from history.redis_wire import Command, Wire
 Argument = bytes | str | int | float
 
 _PROMISE_NOTHING = frozenset(
-    {"renew", "release", "leave", "rebind", "read", "load", "turns", "vectors", "branch", "branches", "ratings"}
+    {
+        "renew",
+        "release",
+        "leave",
+        "rebind",
+        "read",
+        "load",
+        "turns",
+        "vectors",
+        "branch",
+        "branches",
+        "ratings",
+    }
     | {"PING", "ZRANGE", "EXISTS"}
 )
 """What only reads, and what may get lost without anybody having been told that it will not."""
