@@ -17,11 +17,12 @@ from typing import Any
 import httpx
 from redis.asyncio import Redis
 
+from history.redis_link import load_script
 from tests.gateway_process import Gateway, running_gateway, running_stub
 
 TURNS = 100
 OPTIONS = ("--set", "history.rules.queue_limit=200", "--set", "history.rules.window.policy=all")
-_BEGIN_KEYS, _COMMIT_KEYS = "6", "5"
+_BEGIN, _COMMIT = (load_script(name, prelude="slot").sha for name in ("begin", "commit"))
 
 
 @dataclass
@@ -36,12 +37,13 @@ class Ledger:
     def note(self, command: str) -> None:
         """A script call as the server's monitor shows it: digest, number of keys, keys, schema, owner."""
         parts = command.split(" ")
-        if parts[0] not in ("EVALSHA", "EVAL") or len(parts) < 12:
+        if parts[0] != "EVALSHA" or parts[1] not in (_BEGIN, _COMMIT):
             return
-        if parts[2] == _BEGIN_KEYS and (owner := parts[10]) not in self.tickets:
+        owner = parts[4 + int(parts[2])]
+        if parts[1] == _BEGIN and owner not in self.tickets:
             self.tickets.append(owner)
-        if parts[2] == _COMMIT_KEYS and (said := re.search(r"message \d+", command)):
-            self.written.append((parts[9], said[0]))
+        if parts[1] == _COMMIT and (said := re.search(r"message \d+", command)):
+            self.written.append((owner, said[0]))
 
 
 @contextlib.asynccontextmanager
