@@ -10,6 +10,7 @@ from typing import Literal
 
 from history.compaction import Instructions, Stretch, instruction
 from history.conversation import Conversation, ConversationKey, Memory, Turn
+from history.kept_tail import said_messages
 from history.memory import read_notes, renewed
 from history.message import text_of
 from history.ports import ConversationStore, Learned
@@ -81,8 +82,9 @@ class Compactor:
         return turns[:-1] if turns and turns[-1].status == "open" else turns
 
     def _instruction(self, covered: Sequence[Turn]) -> bytes:
-        texts = [text_of(message) for turn in covered for message in turn.messages]
-        first_of_last = text_of(covered[-1].messages[0]) if covered[-1].messages else ""
+        said = [said_messages(turn.messages, turn.tailed) for turn in covered]
+        texts = [text_of(message) for messages in said for message in messages]
+        first_of_last = text_of(said[-1][0]) if said[-1] else ""
         return instruction(
             self._texts, last=first_of_last, sample=" ".join(texts), rule=self._rules.compaction
         )

@@ -12,6 +12,7 @@ HistoryError
     ├── StoreUnavailable       it did not answer
     ├── LeaseLost              another writer holds the conversation now
     └── ConversationErased     it was erased, or expired, while this turn was being written
+        └── UserErased         its user was erased within a day
 """
 
 
@@ -71,6 +72,10 @@ class LeaseLost(StoreFault):
 
 class ConversationErased(StoreFault):
     """The conversation was erased, or expired, while its turn was being written; nothing was written."""
+
+
+class UserErased(ConversationErased):
+    """The user was erased, so that nothing new is kept for it for a day; nothing was written."""
 
 
 class TurnsArchived(StoreFault):

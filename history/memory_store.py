@@ -13,7 +13,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from history.conversation import Binding, Conversation, ConversationKey, Lease, Stored, Turn
-from history.errors import ConversationErased, ConversationNotFound, LeaseLost, TurnsArchived
+from history.errors import ConversationNotFound, LeaseLost, TurnsArchived, UserErased
 from history.limits import LimitRule, check_growth
 from history.meaning import NO_VECTORS, Vectors, VectorSpan
 from history.memory_slot import Slot
@@ -275,11 +275,11 @@ class MemoryStore:
         return slot.embedded(start, stop) if slot else (NO_VECTORS, ())
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
-        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+        """Put the conversation into the user's index. Raises `UserErased` if the user was erased."""
         check_user(tenant, user)
         check_key(key)
         if self._is_buried(tenant, user):
-            raise ConversationErased("this user was erased; nothing new is kept for it today")
+            raise UserErased("this user was erased; nothing new is kept for it today")
         self._index.setdefault((tenant, user), {})[key.id] = None
 
     def _is_buried(self, tenant: str, user: str) -> bool:

@@ -214,7 +214,7 @@ class ConversationStore(Protocol):
         """
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
-        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+        """Put the conversation into the user's index. Raises `UserErased` if the user was erased."""
 
     async def unregister(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Take it out of the index again, unless there is such a conversation or one is being begun."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from history.book import Book
 from history.conversation import SCHEMA_VERSION, Binding, Conversation, ConversationKey, Lease, Stored, Turn
-from history.errors import ConversationErased, ConversationNotFound, StoreFault
+from history.errors import ConversationNotFound, StoreFault, UserErased
 from history.known_windows import Known, KnownWindows
 from history.limits import LimitRule
 from history.meaning import Vectors, VectorSpan
@@ -289,13 +289,13 @@ class RedisStore:
         return decode_span(head), tuple(records)
 
     async def register(self, tenant: str, user: str, key: ConversationKey) -> None:
-        """Put the conversation into the user's index. Raises `ConversationErased` if the user was erased."""
+        """Put the conversation into the user's index. Raises `UserErased` if the user was erased."""
         conversation_keys(key)
         (status,) = await self._link.run(
             self._scripts["register"], user_keys(tenant, user), encode_id(key.id)
         )
         if status != b"ok":
-            raise ConversationErased("this user was erased; nothing new is kept for it today")
+            raise UserErased("this user was erased; nothing new is kept for it today")
 
     async def unregister(self, tenant: str, user: str, key: ConversationKey) -> None:
         """Take it out of the index again, unless there is such a conversation or one is being begun."""

@@ -166,7 +166,15 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     history.ConversationErased: lambda _: Envelope(
         409,
         _CONFLICT,
-        "the conversation was erased, or expired, while its answer was being written",
+        "the conversation was erased, or expired, while its answer was being written; send the message again "
+        "to begin it anew",
+        "erased",
+    ),
+    history.UserErased: lambda _: Envelope(
+        409,
+        _CONFLICT,
+        "this user was erased, and for a day nothing new is kept for it: leave the conversation out or send "
+        "x-history: off for an answer without memory, or name another user",
         "erased",
     ),
     history.LeaseLost: lambda _: Envelope(

@@ -131,3 +131,18 @@ def test_a_list_needs_a_user(gateway: Gateway, valkey: Valkey) -> None:
 
     assert [400, 400, 400, 404] == [answer.status_code for answer in answers]
     assert ["user", "limit", "tenant", "after"] == [answer.json()["error"]["param"] for answer in answers]
+
+
+def test_an_erased_user_is_told_what_to_do(stub: Stub) -> None:
+    """For a day nothing is kept of whoever was erased; a conversation that never was is not said to be."""
+    with running_gateway(f"vllm={stub.url}") as process, httpx.Client(trust_env=False, timeout=20) as one:
+        assert one.delete(f"{process.admin_url}/admin/users/ada").status_code == 200
+        hello = {"model": "stub", "user": "ada", "messages": [{"role": "user", "content": "Hello"}]}
+        chats = f"{process.url}/v1/chat/completions"
+        refused = one.post(chats, json={**hello, "conversation": "new"})
+        error = refused.json()["error"]
+
+        assert (refused.status_code, error["code"]) == (409, "erased")
+        assert "x-history: off" in error["message"]
+        off = one.post(chats, json={**hello, "conversation": "new"}, headers={"x-history": "off"})
+        assert off.status_code == 200

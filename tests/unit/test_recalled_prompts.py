@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from bench.needles.generator import cases, turns
-from history.compaction import CompactionRule
-from history.conversation import ConversationKey, Reply, Tailed
+from history.compaction import CompactionRule, Instructions, Stretch
+from history.compactor import Compactor
+from history.conversation import Conversation, ConversationKey, Reply, Tailed
 from history.dialogue import Dialogues
 from history.incoming import read_incoming
 from history.kept_tail import shown_messages, without_tail
@@ -21,6 +22,7 @@ from history.message import answer
 from history.open_turn import Answer, Ask, OpenTurn
 from history.passage import tokens_of
 from history.ports import Begun, Change, Claim
+from history.prompt import Prompt
 from history.recaller import RecallCacheRule, Recaller
 from history.rules import DialogueRules
 from history.tail import TailRule, with_tail
@@ -190,6 +192,24 @@ async def test_a_kept_tail_goes_with_the_next_cut() -> None:
     said = [msgspec.json.decode(message)["content"] for message in after.prompt.messages]
     assert QUESTION in said
     assert not any("<recalled>" in text for text in said)
+
+
+async def test_the_instruction_of_a_memory_quotes_no_tail() -> None:
+    """It names the last turn by what was said in it; a tail is nothing that anybody said."""
+    rules = DialogueRules(window=WindowRule(min_turns=2, max_turns=4), tail=TailRule(cached_price=0.0))
+    past, asked = Past(rules), []
+    for text in ("Hi.", "And now?"):
+        ended = await (await past.ask(KEY, {"role": "user", "content": text}, note="Luna is tired.")).commit(
+            Answer(message=answer({"content": "Well."}), reply=Reply(completion_tokens=40))
+        )
+
+    async def scribe(_: Conversation, prompt: Prompt) -> str:
+        asked.append(msgspec.json.decode(prompt.messages[-1])["content"])
+        return "SUMMARY:\nThey met."
+
+    compactor = Compactor(past.store, rules, Instructions("Up to «{last}».", "到“{last}”为止。"), time.time)
+    assert await compactor.compact(KEY, Stretch(0, ended.conversation.turn_count), scribe) == "kept"
+    assert asked == ["Up to «And now?»."]
 
 
 @pytest.mark.parametrize("is_list", [False, True], ids=["text", "parts"])
