@@ -166,6 +166,7 @@ def _pick(
     tokens, priced = ask.prompt_tokens, [(node, node.lane) for node in near]
     prices = [
         max(lane.until - now, lane.floor, now - lane.since)
+        + max(0.0, lane.foreign_until - now)
         + lane.aside
         + lane.per_token * (tokens - weighed.get(node.id, 0))
         for node, lane in priced

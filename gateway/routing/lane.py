@@ -4,7 +4,7 @@ Two kinds of numbers. What happened is counted (`sent`, `left`, `polled`); what 
 is worked out before the next choice (`settle`), so that choosing among a thousand nodes only reads five
 numbers of each:
 
-    wait(now) = max(until - now, floor, now - since)
+    wait(now) = max(until - now, floor, now - since) + max(0, foreign_until - now)
     price     = wait + aside + per_token * uncached                                   in seconds
 
 `until` is when what was sent is computed at the node's rate, `floor` what stands behind the prompt it works
@@ -31,10 +31,12 @@ class Lane:
 
     __slots__ = (
         "_moved_at",
+        "_polled_at",
         "_unanswered",
         "aside",
         "floor",
         "foreign",
+        "foreign_until",
         "lately",
         "pending",
         "per_token",
@@ -52,6 +54,9 @@ class Lane:
         """Tokens of prompts sent there that have no byte yet."""
         self.foreign = 0
         """Requests in its queue that are not this replica's, as of the last poll."""
+        self.foreign_until = 0.0
+        """When these are computed: what a node said a moment ago must not be held against it for long."""
+        self._polled_at = 0.0
         self.running = 0
         """Requests it works on, whoever sent them, as of the last poll."""
         self.rate = Rate()
@@ -69,7 +74,7 @@ class Lane:
 
     def wait(self, now: float) -> float:
         """Seconds until what is under way has its first byte."""
-        return max(self.until - now, self.floor, now - self.since)
+        return max(self.until - now, self.floor, now - self.since) + max(0.0, self.foreign_until - now)
 
     def sent(self, number: int, tokens: int, now: float, *, tells: bool) -> None:
         """A prompt is on its way. `tells`: its first byte will be seen, not only its end."""
@@ -89,8 +94,9 @@ class Lane:
             for other in [key for key, sent in self._unanswered.items() if key < number and not sent[2]]:
                 self.pending -= self._unanswered.pop(other)[1]
 
-    def polled(self, waiting: int | None, running: int | None) -> None:
+    def polled(self, waiting: int | None, running: int | None, now: float) -> None:
         """What the node says of its queue and of what it works on; None: nothing."""
+        self._polled_at = now
         self.foreign = max(0, (waiting or 0) - len(self._unanswered))
         self.running = running or 0
 
@@ -103,9 +109,8 @@ class Lane:
         self._pass_over(rate, now)
         waiting = len(self._unanswered) + self.foreign
         self.per_token = (1.0 + (_EVICTING if is_full else _FILLING) + waiting) / rate
-        self.aside = self.foreign * pace.uncached / rate + _RUNNING_S * pace.answer * max(
-            running, self.running
-        )
+        self.aside = _RUNNING_S * pace.answer * max(running, self.running)
+        self.foreign_until = self._polled_at + self.foreign * pace.uncached / rate
         if not self._unanswered:
             self.until, self.floor, self.since = 0.0, 0.0, math.inf
             return

@@ -161,7 +161,7 @@ class Router:
             if now - placed_at < cleared_s:
                 self._horizon(node).learned(age_s, was_there=False)
         node.missed.clear()
-        node.lane.polled(node.waiting, node.working)
+        node.lane.polled(node.waiting, node.working, now)
         self._changed.add(node.id)
 
     def note(self, decision: Decision, places: Sequence[tuple[bytes, int]], now: float) -> None:

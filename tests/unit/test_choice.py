@@ -25,7 +25,7 @@ def node(name: str, *, sent: int = 0, waiting: int = 0, weight: float = 1.0, **f
         setattr(made, fact, value)
     if sent:
         made.lane.sent(0, sent, NOW, tells=True)
-    made.lane.polled(waiting + bool(sent), 0)
+    made.lane.polled(waiting + bool(sent), 0, NOW)
     made.lane.settle(Pace(), NOW, is_full=False, running=made.running)
     return made
 

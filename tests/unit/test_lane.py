@@ -35,14 +35,14 @@ def test_the_wait_is_never_negative_and_nothing_is_left_owed(what: list[tuple[st
         elif kind == "left" and under_way:
             lane.left(under_way.pop(amount % len(under_way)), now)
         elif kind == "polled":
-            lane.polled(amount % 50, amount % 7)
+            lane.polled(amount % 50, amount % 7, now)
         settled(lane, now)
         assert lane.wait(now) >= 0
         assert lane.pending >= 0
         assert math.isfinite(lane.wait(now))
     for number in under_way:
         lane.left(number, now)
-    lane.polled(0, 0)
+    lane.polled(0, 0, now)
     assert settled(lane, now).pending == 0
     assert lane.wait(now) == 0
     assert lane.is_alone()
@@ -98,17 +98,19 @@ def test_strangers_in_the_queue_cost_their_usual_size() -> None:
     """Requests of other replicas are known from the node's own metrics."""
     lane = Lane()
     lane.sent(1, 1000, 100.0, tells=True)
-    lane.polled(5, 3)
+    lane.polled(5, 3, 100.0)
     settled(lane, 100.0)
 
     assert lane.foreign == 4
-    assert lane.aside == pytest.approx(4 * 500 / RATE + 3 * 100 * 1e-5)
+    assert lane.aside == pytest.approx(3 * 100 * 1e-5)
+    assert lane.wait(100.0) == pytest.approx(0.5 + 4 * 500 / RATE)
+    assert lane.wait(100.6) == pytest.approx(0.4 + 0.1)
 
 
 def test_unknown_load_is_no_load_of_strangers() -> None:
     """An engine without metrics."""
     lane = Lane()
-    lane.polled(None, None)
+    lane.polled(None, None, 1.0)
 
     assert settled(lane, 1.0).aside == 0
 
