@@ -181,10 +181,11 @@ class Router:
 
     def _learn_truth(self, node: Node, held: Held, age_s: float, outcome: Outcome) -> None:
         cached = outcome.cached_tokens or 0
-        # A node that finds nothing for other reasons says nothing of how long prefixes stay.
-        if held.weighed >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
-            self._horizon(node).learned(max(0.0, age_s), was_there=cached >= held.weighed // 2)
         promised = expected_tokens(held.tokens, outcome.prompt_tokens, node.block_size)
+        # By what would be found, not by what was hoped for: else a horizon that is too short stays so. A node
+        # that finds nothing for other reasons says nothing of how long prefixes stay.
+        if promised >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
+            self._horizon(node).learned(max(0.0, age_s), was_there=cached >= promised // 2)
         if held.is_promised and promised >= max(_LEAST_PROMISED, 2 * node.block_size):
             node.truth.told(Answer(expected=promised, cached=cached, age_s=age_s), node.block_size)
 

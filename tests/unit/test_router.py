@@ -32,6 +32,33 @@ def dialogue(router: Router, *, held: int, prompt: int, cached: int, age_s: floa
     return decision
 
 
+def test_what_fits_in_no_block_is_no_eviction() -> None:
+    """A prefix shorter than a block is never in the cache: that says nothing of how long others stay."""
+    fleet = {"a": made("a", block=2048)}
+    router = Router(fleet, Ledger(), RoutingRules())
+    for number in range(20):
+        dialogue(router, held=1800, prompt=1900, cached=0, age_s=30.0, now=NOW + 30 * number)
+
+    assert not router._horizon(fleet["a"]).is_full
+    assert fleet["a"].truth.reason is None
+
+
+def test_a_horizon_that_was_learned_too_short_is_found_out() -> None:
+    """Conversations that pause for five minutes and find everything show that five minutes are nothing."""
+    fleet = {"a": made("a")}
+    router = Router(fleet, Ledger(), RoutingRules())
+    horizon = router._horizon(fleet["a"])
+    while horizon.seconds > 30:
+        horizon.learned(20.0, was_there=False)
+    decisions = [
+        dialogue(router, held=6000, prompt=6100, cached=5984, age_s=300.0, now=NOW + 300 * number)
+        for number in range(40)
+    ]
+
+    assert horizon.seconds > 300
+    assert decisions[-1].expected == 5984
+
+
 def test_a_hot_beginning_is_no_conversations_own_whatever_it_is_estimated_at() -> None:
     """The bound holds where a beginning has more tokens than its bytes would let expect, too."""
     fleet = {name: made(name) for name in "abcdefgh"}
