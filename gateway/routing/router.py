@@ -54,8 +54,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Router:
     """The nodes and the ledger under one set of rules.
 
-    `by_id` is the roster's own view: nodes come and go in it. One that has a request under way stays; after
-    that it may be gone, so what is learned from an answer is learned only of a node that is still there.
+    `by_id` is the roster's own view: nodes come and go in it, as a rule when nothing runs on them. What is
+    learned from an answer is learned only of a node that is still there.
     """
 
     def __init__(self, by_id: Mapping[str, Node], ledger: Ledger, rules: RoutingRules) -> None:
@@ -65,6 +65,8 @@ class Router:
         self._pace = Pace()
         self._horizons: dict[int | None, Horizon] = {}
         self._numbers = itertools.count()
+        self._under_way: dict[int, Node] = {}
+        """By the decision's number. Meanwhile a node may leave, and another one come under its name."""
         self._changed: set[str] = set()
         """Nodes whose prices are to be worked out anew."""
 
@@ -130,6 +132,7 @@ class Router:
             places=ask.places,
         )
         node.running += 1
+        self._under_way[decision.number] = node
         node.lane.sent(decision.number, choice.uncached, now, tells=ask.tells)
         self._weigh(node, ask.prompt_tokens, now)
         self._changed.add(node.id)
@@ -139,7 +142,7 @@ class Router:
 
     def answered(self, decision: Decision, now: float) -> None:
         """The first byte came: its prompt is computed."""
-        if (node := self._by_id.get(decision.node)) is not None:
+        if (node := self._under_way.get(decision.number)) is not None:
             node.lane.left(decision.number, now)
             self._changed.add(node.id)
 
@@ -147,7 +150,7 @@ class Router:
         """The request is over, one way or the other. `was_computed`: its node did its prompt."""
         for link, _ in decision.places:
             self._ledger.done(link, decision.node, now, was_computed=was_computed)
-        if (node := self._by_id.get(decision.node)) is not None:
+        if (node := self._under_way.pop(decision.number, None)) is not None:
             node.running -= 1
             node.lane.left(decision.number, now)
             self._changed.add(node.id)
