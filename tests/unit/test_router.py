@@ -59,6 +59,25 @@ def test_a_horizon_that_was_learned_too_short_is_found_out() -> None:
     assert decisions[-1].expected == 5984
 
 
+def test_what_is_still_being_computed_is_no_shortfall() -> None:
+    """Many first messages to one character at once: none finds what the others are computing."""
+    fleet = {"a": made("a")}
+    router = Router(fleet, Ledger(), RoutingRules())
+    under_way = []
+    for number in range(20):
+        links = [b"persona", bytes([number])]
+        held = router.held(Sought(links=links, head=(b"persona", 2000), key=b"k"), "m", NOW)
+        places = ((links[1], 2050), (b"persona", 2000))
+        asked = Ask(model="m", key=b"k", prompt_tokens=2050, held=held, shared=2000, places=places)
+        under_way.append(routed(router, asked, NOW))
+    for decision in under_way:
+        router.release(decision, NOW + 3, was_computed=True)
+        router.learn(decision, Outcome(2050, 20, 0, 3.0))
+
+    assert fleet["a"].truth.reason is None
+    assert not router._horizon(fleet["a"]).is_full
+
+
 def test_a_hot_beginning_is_no_conversations_own_whatever_it_is_estimated_at() -> None:
     """The bound holds where a beginning has more tokens than its bytes would let expect, too."""
     fleet = {name: made(name) for name in "abcdefgh"}
