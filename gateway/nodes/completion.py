@@ -23,8 +23,9 @@ class Usage(msgspec.Struct, frozen=True):
 
     @property
     def cached(self) -> int | None:
-        """Prompt tokens served from the node's prefix cache."""
-        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        """Prompt tokens served from the node's prefix cache; a number that cannot be one is unknown."""
+        told = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        return told if told is not None and 0 <= told <= self.prompt_tokens else None
 
 
 class _Function(msgspec.Struct):

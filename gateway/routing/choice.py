@@ -149,7 +149,8 @@ def _within_bound(ask: Ask, able: list[Node], rules: RoutingRules) -> list[Node]
     least = min([node.lane.lately / node.spec.weight for node in able])
     # Seven of eight nodes never get 1.25 times the mean while they share everything evenly.
     limit = mean * (1.0 if least < _LEAST * mean else rules.load_bound)
-    own = {name for name, held in ask.held.items() if held.weighed > ask.shared}
+    # What others share is told by its kind: its tokens there may have been counted, `shared` is a guess.
+    own = {name for name, held in ask.held.items() if not held.is_head and held.weighed > ask.shared}
     # The node that got least is always within the bound, as the bound is not below the mean.
     return [node for node in able if node.lane.lately <= limit * node.spec.weight or node.id in own] or able
 

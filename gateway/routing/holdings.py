@@ -24,7 +24,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     at: float
     """When they were last used, in Unix seconds; infinity: they are in use."""
     is_known: bool = True
-    """Whether this gateway has it from its own binding or ledger."""
+    """Whether this gateway has it from its own binding or ledger, and it was computed."""
     is_head: bool = False
     """Whether it is what other prompts share."""
     trust: float = 1.0
@@ -127,8 +127,13 @@ class Holdings:
         node, best = self._nodes.get(name), self.found.get(name)
         if node is None or (best is not None and tokens <= best.tokens * best.odds):
             return
+        # Whether it is found while it is still being computed is the engine's business: it attracts, no more.
+        is_coming = at == -math.inf
+        at = math.inf if is_coming else at
         # What counts is whether it is still there when the request's turn comes.
         age = max(0.0, self._now - at) + node.lane.wait(self._now)
         share = odds(age, node.retention.knowledge(self._now), self._gates(node))
         if share > 0 and (best is None or tokens * share > best.tokens * best.odds):
-            self.found[name] = Held(tokens, share, at, is_head=is_head, trust=node.truth.trust)
+            self.found[name] = Held(
+                tokens, share, at, is_known=not is_coming, is_head=is_head, trust=node.truth.trust
+            )

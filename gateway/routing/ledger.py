@@ -24,7 +24,9 @@ class Mark(msgspec.Struct, gc=False):
 
 
 Found = tuple[str, int, float]
-"""A node, the tokens of a prefix that lie there, and when they were last used: infinity while they are."""
+"""A node, the tokens of a prefix that lie there, and when they were last used: infinity while they are, minus
+infinity while the first request with them is on its way.
+"""
 
 
 class Ledger:
@@ -74,7 +76,8 @@ class Ledger:
     def of(self, link: bytes) -> Iterator[Found]:
         """Where a prefix lies."""
         for node, mark in self._marks.get(link, {}).items():
-            yield node, mark.tokens, math.inf if mark.running else mark.at
+            is_used = mark.running and mark.at != -math.inf
+            yield node, mark.tokens, math.inf if is_used else mark.at
 
     def each(self, links: Iterable[bytes]) -> Iterator[Found]:
         """Where any of these prefixes lies, in their order."""

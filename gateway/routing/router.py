@@ -56,8 +56,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Router:
     """The nodes and the ledger under one set of rules.
 
-    `by_id` is the roster's own view: nodes come and go in it. One that has a request under way stays; after
-    that it may be gone, so what is learned from an answer is learned only of a node that is still there.
+    `by_id` is the roster's own view: nodes come and go in it, as a rule when nothing runs on them. What is
+    learned from an answer is learned only of a node that is still there.
     """
 
     def __init__(self, by_id: Mapping[str, Node], ledger: Ledger, rules: RoutingRules) -> None:
@@ -67,6 +67,8 @@ class Router:
         self._pace = Pace()
         self._horizons: dict[int | None, Horizon] = {}
         self._numbers = itertools.count()
+        self._under_way: dict[int, Node] = {}
+        """By the decision's number. Meanwhile a node may leave, and another one come under its name."""
         self._changed: set[str] = set()
         """Nodes whose prices are to be worked out anew."""
 
@@ -132,6 +134,7 @@ class Router:
             places=ask.places,
         )
         node.running += 1
+        self._under_way[decision.number] = node
         node.lane.sent(decision.number, choice.uncached, now, tells=ask.tells)
         self._weigh(node, ask.prompt_tokens, now)
         self._changed.add(node.id)
@@ -141,7 +144,7 @@ class Router:
 
     def answered(self, decision: Decision, now: float) -> None:
         """The first byte came: its prompt is computed."""
-        if (node := self._by_id.get(decision.node)) is not None:
+        if (node := self._under_way.get(decision.number)) is not None:
             node.lane.left(decision.number, now)
             self._changed.add(node.id)
 
@@ -149,7 +152,7 @@ class Router:
         """The request is over, one way or the other. `was_computed`: its node did its prompt."""
         for link, _ in decision.places:
             self._ledger.done(link, decision.node, now, was_computed=was_computed)
-        if (node := self._by_id.get(decision.node)) is not None:
+        if (node := self._under_way.pop(decision.number, None)) is not None:
             node.running -= 1
             node.lane.left(decision.number, now)
             self._changed.add(node.id)
@@ -188,14 +191,15 @@ class Router:
 
     def _learn_truth(self, node: Node, held: Held, asked_at: float, outcome: Outcome) -> None:
         cached, age_s = outcome.cached_tokens or 0, asked_at + outcome.first_s - held.at
-        # A node that finds nothing for other reasons says nothing of how long prefixes stay.
-        if held.weighed >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
-            if cached >= held.weighed // 2:
+        promised = expected_tokens(held.tokens, outcome.prompt_tokens, node.block_size)
+        # By what would be found, not by what was hoped for: else a horizon that is too short stays so. A node
+        # that finds nothing for other reasons says nothing of how long prefixes stay.
+        if promised >= _TELLING_TOKENS and node.truth.reason in (None, "evicted"):
+            if cached >= promised // 2:
                 self._horizon(node).learned(max(0.0, age_s), was_there=True)
             elif len(node.missed) < _MISSES:
                 # It may have been restarted, which says nothing of eviction: the next poll tells.
                 node.missed.append((min(held.at, asked_at), max(0.0, age_s)))
-        promised = expected_tokens(held.tokens, outcome.prompt_tokens, node.block_size)
         if held.is_promised and promised >= max(_LEAST_PROMISED, 2 * node.block_size):
             node.truth.told(Answer(expected=promised, cached=cached, age_s=age_s), node.block_size)
 

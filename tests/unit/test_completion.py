@@ -122,6 +122,13 @@ def test_cached_tokens_are_unknown_where_the_engine_is_silent() -> None:
     assert completion.usage_of(b'{"usage":{"prompt_tokens_details":{"cached_tokens":0}}}').cached == 0
 
 
+@pytest.mark.parametrize("cached", [-1, 10, 10**15])
+def test_cached_tokens_that_cannot_be_are_unknown(cached: int) -> None:
+    """More than the prompt has, or less than none: routing learns sizes and trust from this number."""
+    counted = {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": cached}}
+    assert completion.usage_of(msgspec.json.encode({"usage": counted})).cached is None
+
+
 def test_answer_that_the_engine_broke_off_is_none() -> None:
     """SGLang ends what was aborted there like an answer that is complete, and it must not be remembered."""
     message = {"role": "assistant", "content": "Once upon"}

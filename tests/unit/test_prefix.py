@@ -115,10 +115,13 @@ def test_what_is_under_way_is_there_whatever_its_age() -> None:
     """Its blocks are pinned while it runs; what failed before it was computed was never there."""
     ledger = Ledger()
     ledger.sent(b"x", "a", 100)
-    assert [("a", 100, math.inf)] == list(ledger.of(b"x"))
+    assert [("a", 100, -math.inf)] == list(ledger.of(b"x"))
 
     ledger.sent(b"x", "a", 90)
+    ledger.sent(b"x", "a", 90)
     ledger.done(b"x", "a", 9.0, was_computed=False)
+    ledger.done(b"x", "a", 8.0, was_computed=True)
+    assert [("a", 100, math.inf)] == list(ledger.of(b"x"))
     ledger.done(b"x", "a", 9.0, was_computed=True)
     assert [("a", 100, 9.0)] == list(ledger.of(b"x"))
 
