@@ -4,7 +4,7 @@ Prints three tables. The first: blocks a second through the decoder and the rete
 form that an engine writes, with batches as a busy node publishes them: per turn a removal for every block
 that is evicted, a prompt's new blocks in one event, then the answer's, one by one. The second: the same over
 ZeroMQ into a feed on the event loop, with the publisher in a process of its own. The third: bytes per
-remembered prefix, and what it costs to ask for a node's knowledge and for one promise. Run it as
+remembered prefix, and what it costs to ask for a node's knowledge and for one placement's odds. Run it as
 `python -m bench.kv_events`; half a minute on two cores.
 """
 
@@ -27,7 +27,7 @@ from gateway.nodes.kv_events import Frame
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.kv_sequence import KvSequence
 from gateway.routing.kv_source import KvSource
-from gateway.routing.retention import Retention, promise
+from gateway.routing.retention import Retention, odds
 
 FORMS = {
     "maps, 64-bit hashes": KvForm(),
@@ -168,10 +168,10 @@ def print_memory() -> None:
     now = 1e9 + 30_000
     knowledge = retention.knowledge(now)
     asking = each(lambda: retention.knowledge(now), 100_000)
-    promising = each(lambda: promise(1000, 60.0, knowledge), 100_000)
+    weighing = each(lambda: odds(60.0, knowledge), 100_000)
     size = after - before
     print(f"\nmemory: {size / 65_536:.0f} bytes a prefix, {size / 1e6:.1f} MB at the cap")
-    print(f"knowledge() {asking:.2f} us, promise() {promising:.2f} us")
+    print(f"knowledge() {asking:.2f} us, odds() {weighing:.2f} us")
 
 
 def main() -> None:

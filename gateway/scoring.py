@@ -70,8 +70,12 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
     known, tokens = router.longest_known(chain.links)
     tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
     head, key = _head(chain, messages, tokens), b"".join(chain.links[:2][-1:])
-    settled, before = _settled(messages, tokens), _before(chain, messages)
-    sought = Sought(links=chain.links, head=head, key=key, settled=settled, before=before)
+    sought = Sought(links=chain.links, head=head, key=key)
+    if (at := _newest_answer(messages)) is not None:
+        # Whoever sent that answer has computed all that stands before the newest message.
+        share = 1 - len(messages[-1]) / sum(map(len, messages))
+        before = chain.links[at - 1] if at else b""
+        sought = msgspec.structs.replace(sought, settled=round(tokens * share), before=before)
     held = router.held(sought, request.model, now)
     return Prefix(
         chain=chain,
@@ -178,20 +182,10 @@ def _head(chain: PrefixChain, messages: Sequence[bytes], tokens: int) -> tuple[b
     return chain.links[0], round(tokens * len(messages[0]) / sum(map(len, messages)))
 
 
-def _settled(messages: Sequence[bytes], tokens: int) -> int:
-    """The tokens before the newest message, if an answer is among them: some node has computed these."""
-    if not any(b'"assistant"' in message for message in messages[-_RECENT:-1]):
-        return 0
-    size = sum(map(len, messages))
-    return round(tokens * (size - len(messages[-1])) / size)
-
-
-def _before(chain: PrefixChain, messages: Sequence[bytes]) -> bytes:
-    """The link of the prompt that the newest answer was given to."""
-    for at in range(len(messages) - 2, max(0, len(messages) - _RECENT - 1), -1):
-        if b'"assistant"' in messages[at]:
-            return chain.links[at - 1]
-    return b""
+def _newest_answer(messages: Sequence[bytes]) -> int | None:
+    """Where the newest answer stands before the newest message, if one is near."""
+    recent = range(len(messages) - 2, max(-1, len(messages) - _RECENT - 1), -1)
+    return next((at for at in recent if b'"assistant"' in messages[at]), None)
 
 
 def _root(request: ChatRequest) -> bytes:

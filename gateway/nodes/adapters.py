@@ -81,7 +81,7 @@ def _status(fault: Answered) -> int:
 
 
 def _advised(fault: Answered, node: Node) -> str:
-    told = read_adapter_answer(fault.body) or read_error(fault.body).message
+    told = _told_by_sglang(fault.body) or read_error(fault.body).message
     if fault.status in {404, 405} and told in {"Not Found", "Method Not Allowed"}:
         flags = "with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
         if node.spec.engine == "sglang":
@@ -97,7 +97,7 @@ class _Report(msgspec.Struct, frozen=True):
     error_message: str = ""
 
 
-def read_adapter_answer(body: bytes) -> str:
+def _told_by_sglang(body: bytes) -> str:
     """What SGLang says went wrong; empty for anything else."""
     try:
         return msgspec.json.decode(body, type=_Report).error_message

@@ -164,14 +164,8 @@ def _pick(
     rate: float,
     now: float,
 ) -> Node:
-    tokens, priced = ask.prompt_tokens, [(node, node.lane) for node in near]
-    prices = [
-        max(lane.until - now, lane.floor, now - lane.since)
-        + max(0.0, lane.foreign_until - now)
-        + lane.aside
-        + lane.per_token * (tokens - weighed.get(node.id, 0))
-        for node, lane in priced
-    ]
+    tokens = ask.prompt_tokens
+    prices = [node.lane.price(tokens - weighed.get(node.id, 0), now) for node in near]
     low, cold = min(prices), tokens / rate
     is_lost = ask.bound_to is not None
     for node, price in zip(near, prices, strict=True):

@@ -76,6 +76,10 @@ class Lane:
         """Seconds until what is under way has its first byte."""
         return max(self.until - now, self.floor, now - self.since) + max(0.0, self.foreign_until - now)
 
+    def price(self, tokens: int, now: float) -> float:
+        """What everybody waits for if so many tokens are to be computed there as well, in seconds."""
+        return self.wait(now) + self.aside + self.per_token * tokens
+
     def sent(self, number: int, tokens: int, now: float, *, tells: bool) -> None:
         """A prompt is on its way. `tells`: its first byte will be seen, not only its end."""
         if not self._unanswered:

@@ -101,11 +101,6 @@ def odds(age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> float:
     return share / (1.0 + min(10.0, age_s / horizon) ** _FADING) if horizon > 0 else 0.0
 
 
-def promise(expected_tokens: int, age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> int:
-    """How many of the tokens placed `age_s` seconds ago are expected: all of them, or none."""
-    return expected_tokens if odds(age_s, knowledge, gates) >= LIKELY else 0
-
-
 class Retention:
     """One node's cache as its events tell it. Times are this gateway's Unix seconds, none before the last."""
 

@@ -104,7 +104,7 @@ class Router:
         ask = Ask(model=model, key=sought.key, prompt_tokens=0)
 
         def home(key: bytes) -> str | None:
-            able = [node for node in self._by_id.values() if unfit(ask, node, self._rules) in (None, "full")]
+            able = self._possible(ask)
             return draw(key, able).id if able else None
 
         holdings.presume(sought, self._ledger, home)
@@ -112,8 +112,7 @@ class Router:
 
     def could_go(self, ask: Ask) -> set[str]:
         """The nodes that could answer, now or when they have room."""
-        nodes = self._by_id.values()
-        return {node.id for node in nodes if unfit(ask, node, self._rules) in (None, "full")}
+        return {node.id for node in self._possible(ask)}
 
     def route(self, ask: Ask, now: float) -> Decision | NoNode:
         """Choose a node and reserve a slot on it; `release` gives it back."""
@@ -212,6 +211,9 @@ class Router:
         """An answer asked for at `asked_at` found cached what was placed on the node at `placed_at`."""
         if (node := self._by_id.get(name)) is not None:
             node.retention.confirmed(placed_at, asked_at)
+
+    def _possible(self, ask: Ask) -> list[Node]:
+        return [node for node in self._by_id.values() if unfit(ask, node, self._rules) in (None, "full")]
 
     def _gates(self, node: Node) -> Gates:
         return self._horizon(node).gates

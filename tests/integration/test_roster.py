@@ -15,7 +15,7 @@ from gateway.nodes import asking, connection
 from gateway.nodes.connection import Patience
 from gateway.nodes.roster import Roster
 from gateway.routing.node import Engine, Node, NodeSpec
-from gateway.routing.retention import promise
+from tests.promised import promise
 
 EVERY_S = 0.005
 MODELS = json.dumps({"data": [{"id": "m"}]}).encode()

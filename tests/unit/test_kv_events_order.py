@@ -7,7 +7,8 @@ import msgspec
 from bench.stub_node.kv_forms import Cleared, Event, KvForm, Removed, Stored
 from gateway.nodes.kv_events import Frame
 from gateway.nodes.kv_sequence import JOIN_REPLAY, MAX_REPLAY, Ask, KvSequence
-from gateway.routing.retention import Gates, Knowledge, Retention, RetentionRules, promise
+from gateway.routing.retention import Gates, Knowledge, Retention, RetentionRules
+from tests.promised import promise
 
 FORM = KvForm()
 SHUT = Gates(unknown=0.0)

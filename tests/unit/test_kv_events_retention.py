@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from gateway.routing.retention import UNKNOWN, Gates, Knowledge, Retention, RetentionRules, odds, promise
+from gateway.routing.retention import UNKNOWN, Gates, Knowledge, Retention, RetentionRules, odds
+from tests.promised import promise
 
 RULES = RetentionRules(slack_s=5.0)
 CPU = 2

@@ -20,7 +20,8 @@ from bench.stub_node.cache import BlockCache, Lease
 from bench.stub_node.kv_forms import Cleared, Event, KvForm, Removed, Stored
 from gateway.nodes.kv_events import Frame
 from gateway.nodes.kv_sequence import Ask, KvSequence
-from gateway.routing.retention import Gates, Retention, RetentionRules, promise
+from gateway.routing.retention import Gates, Retention, RetentionRules
+from tests.promised import promise
 
 BLOCK = 4
 PERSONA = (1, 2)
