@@ -20,8 +20,8 @@ from bench.million_turns.loading import Plan, progress
 from bench.million_turns.population import Outline, picked, shortest_alike
 from bench.million_turns.report import Population, Report, tables, write_json
 from bench.million_turns.round_trips import Round, Stopwatch, Waits
-from bench.million_turns.server import Fsync, Server, running
 from bench.million_turns.talk import Speaker, tokens_said
+from bench.valkey_server import Fsync, Server, running
 from history.store_rules import MEMORIES_KEPT
 from history.window import WindowRule
 

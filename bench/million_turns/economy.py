@@ -14,9 +14,9 @@ import msgspec
 
 from bench.million_turns.loading import TIMEOUT_S
 from bench.million_turns.population import TENANT, Outline
-from bench.million_turns.server import Server
 from bench.million_turns.talk import Said, Speaker
 from bench.million_turns.writing import take_turn, write
+from bench.valkey_server import Server
 from history.conversation import Binding, ConversationKey, Memory
 from history.redis_store import RedisStore
 from history.store_rules import MEMORIES_KEPT

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.million_turns.population import Outline
-from bench.million_turns.server import Server
+from bench.valkey_server import Server
 from history.redis_keys import conversation_keys, user_keys
 
 _PIPELINED = 500

