@@ -35,6 +35,7 @@ from gateway.nodes.membership import Membership
 from gateway.nodes.memory_roster import MemoryRoster
 from gateway.nodes.redis_roster import RedisRoster
 from gateway.nodes.roster import Roster
+from gateway.residency import NodeResidency
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
 from gateway.routing.router import Router
@@ -173,7 +174,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         keeper,
         rules,
         time.time,
-        retention_s=settings.routing.retention_s,
+        residency=NodeResidency(router, time.time),
         recaller=edges.recaller,
         allowance=edges.allowance,
     )
@@ -226,7 +227,7 @@ def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversation
     return Conversations(
         store=store,
         editor=editor,
-        forks=Forks(editor, store, rules),
+        forks=Forks(editor, store),
         upkeep=chat.upkeep,
         new_id=lambda: f"conv_{secrets.token_hex(16)}",
         forget=edges.recaller.forget,
@@ -263,6 +264,7 @@ def _doors(
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
+        growth=chat.dialogues.growth,
         clock=time.time,
     )
     public_port, admin_port = ports

@@ -142,6 +142,7 @@ FORMS: Mapping[str, Form] = {
     "history.rules.queue_wait_s": between(0, _DAY_S),
     "history.rules.lease_s": between(1, _DAY_S),
     "history.rules.compaction.lead_turns": between(0, 1000),
+    "history.rules.compaction.lag_turns": between(0, 1000),
     "history.rules.compaction.max_tokens": between(16, 100_000),
     "history.rules.compaction.max_facts": between(0, 1000),
     "history.rules.recall.meaning.wait_s": between(0.001, 10),

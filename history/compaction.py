@@ -22,6 +22,9 @@ class CompactionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Without it, turns leave the window unread."""
     lead_turns: int = 4
     """How many turns before the cut the memory is made; at most `min_turns - 1` count."""
+    lag_turns: int = 8
+    """How many turns may leave the window before a version covers them, where a cut costs nothing since the
+    KV is gone; at most one cycle's. Recall finds them meanwhile. 0: none."""
     max_tokens: int = 400
     """How long an answer to the instruction may be."""
     max_facts: int = 24
@@ -70,12 +73,13 @@ def due(
     """What the next version should cover, if it is time to make it. `tokens[i]` belongs to turn `cut + i`.
 
     It is time when `lead_turns` more turns of the mean size, and one more, would cause a cut for which no
-    version waits. Turns that left without a version are caught up with first, one cycle at a time.
+    version waits. Turns that left without a version are caught up with first, one cycle at a time, once there
+    are as many as may lag.
     """
     if not rule.enabled or window.policy != "stepped":
         return None
     start = memories[-1].covers_to if memories else 0
-    if start < cut:
+    if cut - start >= max(1, _lag(window, rule)):
         return Stretch(start=start, covers_to=min(cut, start + step(window)))
     if start > cut or not tokens:
         return None
@@ -109,14 +113,24 @@ def settled(
 
 
 def free(cut: int, count: int, memories: Sequence[Memory], window: WindowRule, rule: CompactionRule) -> int:
-    """The cut of a conversation whose KV is gone anyway: it takes the waiting version now, at no cost.
+    """The cut of a conversation whose KV is gone anyway: it drops now, at no cost, what it would drop later.
 
-    `count` turns are in the window; at least `min_turns` of them stay.
+    `count` turns are in the window; at least `min_turns` of them stay, and of those that the newest version does
+    not cover all but `lag_turns`. A version that reaches further into the window waits for its own cut.
     """
-    waiting = pending(memories, cut) if rule.enabled else None
-    if waiting is None or cut + count - waiting.covers_to < window.min_turns:
+    if window.policy != "stepped":
         return cut
-    return waiting.covers_to
+    furthest = cut + count - window.min_turns
+    covered = memories[-1].covers_to if memories else 0
+    if not rule.enabled:
+        return max(cut, furthest)
+    if furthest < covered:
+        return cut
+    return max(cut, min(furthest, covered + _lag(window, rule)))
+
+
+def _lag(window: WindowRule, rule: CompactionRule) -> int:
+    return min(rule.lag_turns, step(window))
 
 
 def instruction(texts: Instructions, *, last: str, sample: str, rule: CompactionRule) -> bytes:

@@ -139,6 +139,9 @@ class Conversation(msgspec.Struct, frozen=True):
     """The newest versions, oldest first: the one that the window shows, and perhaps one for the next cut."""
     shows: int = 0
     """How many turns the version covers that the prompt shows; 0: it shows none. Changes at cuts only."""
+    grows_to: int = 0
+    """How many turns its window grows to, where that is found (`max_turns: auto`): set when it begins and
+    with every cut; 0: by the rule of now."""
     memory_version: int = 0
     """Counts every change of `memories`, so that a late writer is noticed."""
     branches: int = 0

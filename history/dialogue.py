@@ -21,6 +21,7 @@ from history.errors import (
     ConversationNotFound,
     InvalidMessages,
 )
+from history.growth import Growth
 from history.incoming import Incoming, NeedTurn, Plan, plan_anew, plan_dialogue, plan_new
 from history.lease_keeper import LeaseKeeper
 from history.limits import LimitRule
@@ -29,6 +30,7 @@ from history.open_turn import Ask, Ended, Layout, OpenTurn, sizes_of
 from history.ports import Begun, Busy, Change, Claim, ConversationStore, Missing
 from history.prompt import Prompt, build
 from history.recaller import Recaller
+from history.residency import Ages, Residency
 from history.rules import DialogueRules
 from history.tail_maker import TailMaker
 from history.waiting_line import WaitingLine
@@ -66,7 +68,8 @@ class Outlook(msgspec.Struct, frozen=True):
 class Dialogues:
     """All dialogues behind one store, under one set of rules.
 
-    `retention_s`: the KV of a conversation that was silent for so long is gone from its node.
+    `growth`: how far windows grow, learned from all turns taken here. `residency`: whether KV is still there;
+    without it, it always is.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that it is put together of
@@ -76,7 +79,8 @@ class Dialogues:
         rules: DialogueRules,
         clock: Callable[[], float],
         *,
-        retention_s: float = math.inf,
+        growth: Growth | None = None,
+        residency: Residency | None = None,
         recaller: Recaller | None = None,
         allowance: Allowance | None = None,
     ) -> None:
@@ -84,7 +88,8 @@ class Dialogues:
         self._keeper = keeper
         self._rules = rules
         self._clock = clock
-        self._retention_s = retention_s
+        self.growth = growth or Growth(rules)
+        self._residency = residency or Ages(math.inf, clock)
         self._line = WaitingLine()
         self._tails = TailMaker(recaller, rules, clock)
         self._allowance = allowance or Allowance(store, LimitRule())
@@ -113,7 +118,14 @@ class Dialogues:
             self._line.wake(key)
             raise
         self._keeper.hold(key, begun.lease, ask.on_stop)
+        self._saw_pause(begun.conversation)
         return OpenTurn(self, self._rules, self._clock, key=key, lease=begun.lease, layout=layout)
+
+    def _saw_pause(self, conversation: Conversation) -> None:
+        if conversation.binding is not None:
+            self.growth.paused(self._clock() - conversation.binding.at)
+        if self.growth.is_due():
+            self.growth.find(self._residency.retained())
 
     def check_tenant(self, key: ConversationKey, incoming: Incoming = _NOTHING) -> None:
         """Raise `QuotaExceeded` if a tenant may store nothing new; a turn that was begun may end."""
@@ -210,15 +222,16 @@ class Dialogues:
 
     def _window(self, ask: Ask, conversation: Conversation, said: Sequence[bytes]) -> WindowRule:
         """The window's rule, within what the model's context leaves beside all else and an answer."""
+        rule = self.growth.of(conversation)
         if not ask.room:
-            return self._rules.window
+            return rule
         fixed = sum(map(len, said)) + max((memory_size(one) for one in conversation.memories), default=0)
         answer = ask.answer_tokens or min(_ANSWER_TOKENS, ask.room // 4)
         if self._rules.compaction.enabled:
             # The call that makes the memory has the same prompt, an instruction and an answer of its own.
             answer = max(answer, self._rules.compaction.max_tokens + _INSTRUCTION_TOKENS)
         recalled = self._rules.recall.max_tokens if self._rules.recall.enabled else 0
-        return within(self._rules.window, int(_SURE * (ask.room - answer - recalled - fixed // 4)))
+        return within(rule, int(_SURE * (ask.room - answer - recalled - fixed // 4)))
 
     def _moved(
         self,
@@ -232,7 +245,7 @@ class Dialogues:
         compaction = self._rules.compaction
         moved = settled(cut, sizes, memories, window, compaction)
         binding = conversation.binding
-        if binding is None or self._clock() - binding.at <= self._retention_s:
+        if binding is None or not self._residency.is_gone(binding):
             return moved
         return free(moved, cut + len(sizes) - moved, memories, window, compaction)
 
@@ -286,7 +299,7 @@ class Dialogues:
         if not turns or turns[-1].status == "open":
             return None
         self._tails.warm(key, conversation)
-        window = self._rules.window
+        window = self.growth.of(conversation)
         sizes = sizes_of(turns, window)
         cut = self._moved(conversation, conversation.cut, sizes, conversation.memories, window)
         shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)

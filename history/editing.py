@@ -20,7 +20,7 @@ from history.message import Message
 from history.open_turn import Ask, sizes_of
 from history.ports import Begun, Change, ConversationStore
 from history.rules import DialogueRules
-from history.window import branch_cut
+from history.window import WindowRule, branch_cut
 
 Plan = Callable[[Begun], Awaitable[Change | None]]
 """What is to be written, given what is there; None: nothing. A cut left out is set by the window's rule."""
@@ -80,6 +80,10 @@ class Editor:
             await self._dialogues.release(key, begun.lease)
             raise
 
+    def window_of(self, conversation: Conversation) -> WindowRule:
+        """The rule of its window."""
+        return self._dialogues.growth.of(conversation)
+
     async def append(
         self,
         key: ConversationKey,
@@ -119,7 +123,8 @@ class Editor:
         """The change with the cut where the window's rule has it."""
         if change.cut is not None:
             return change
-        before, window, compaction = begun.conversation, self._rules.window, self._rules.compaction
+        before, compaction, growth = begun.conversation, self._rules.compaction, self._dialogues.growth
+        window = growth.of(before)
         cut = branch_cut(before.cut, change.keep, window) if change.save_branch else before.cut
         cut = min(cut, change.keep)
         turns = begun.turns[: max(0, change.keep - before.cut)]
@@ -134,6 +139,7 @@ class Editor:
         return replace(
             change,
             cut=moved,
+            grows_to=growth.begun(before, moved),
             shows=shows if shows != before.shows else None,
             shown=shown(memories, shows) if change.keep < before.turn_count else None,
         )

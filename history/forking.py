@@ -18,7 +18,6 @@ from history.growing import Growing
 from history.items import Item, items_of, up_to
 from history.pages import pages
 from history.ports import ConversationStore
-from history.rules import DialogueRules
 from history.window import branch_cut
 
 _DIGESTS = 5_000
@@ -34,10 +33,9 @@ class Until(msgspec.Struct, frozen=True):
 class Forks:
     """Copies the conversations of one store."""
 
-    def __init__(self, editor: Editor, store: ConversationStore, rules: DialogueRules) -> None:
+    def __init__(self, editor: Editor, store: ConversationStore) -> None:
         self._editor = editor
         self._store = store
-        self._rules = rules
 
     async def fork(
         self, key: ConversationKey, new: ConversationKey, until: Until | None, metadata: bytes | None
@@ -73,7 +71,7 @@ class Forks:
     ) -> None:
         stop = source.turn_count if until is None else until.turn + 1
         is_whole = stop == source.turn_count and (until is None or until.item is None)
-        cut = source.cut if is_whole else branch_cut(source.cut, stop, self._rules.window)
+        cut = source.cut if is_whole else branch_cut(source.cut, stop, self._editor.window_of(source))
         async for first, turns in pages(self._store, key, 0, stop):
             for at, turn in enumerate(turns, start=first):
                 ends = until is not None and at == until.turn

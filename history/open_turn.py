@@ -18,10 +18,12 @@ from history.conversation import (
     Turn,
     token_estimate,
 )
+from history.growth import Growth, Sizes
 from history.incoming import Plan
 from history.items import fresh_mark
 from history.kept_tail import shown_messages
 from history.lease_keeper import Stop
+from history.memory import memory_size
 from history.message import Message, calls_tools
 from history.passage import tokens_of
 from history.ports import Change
@@ -29,6 +31,8 @@ from history.prompt import Prompt, build
 from history.rules import DialogueRules, OnBusy
 from history.tail import keeps_tail, with_tail
 from history.window import WindowRule, exceeds_ceiling
+
+_BYTES_A_TOKEN = 4
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -113,7 +117,9 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 class Writer(Protocol):
-    """Who puts turns into the store, and lets the next writer in."""
+    """Who puts turns into the store, lets the next writer in, and learns from them."""
+
+    growth: Growth
 
     async def write(self, key: ConversationKey, lease: Lease, change: Change) -> Conversation:
         """Write a turn."""
@@ -138,6 +144,7 @@ class OpenTurn:
         self._writer = writer
         self._rules = rules
         self._clock = clock
+        self._growth = writer.growth
         self.key = key
         self.lease = lease
         self.layout = layout
@@ -152,7 +159,7 @@ class OpenTurn:
         """
         if not self.layout.tail or (message is not None and message.calls_tools):
             return True
-        left = self._rules.window.max_turns - len(self.layout.turns)
+        left = self.layout.window.max_turns - len(self.layout.turns)
         size = tokens_of(self.layout.tail)
         return keeps_tail(size, completion_tokens, left, self._rules.tail.cached_price)
 
@@ -166,6 +173,7 @@ class OpenTurn:
         cut = settled(self.layout.cut, sizes, self.layout.memories, window, compaction)
         change = self._change(turn, cut, answer.binding)
         after = await self._writer.write(self.key, self.lease, change)
+        self._growth.took(self._seen(turn, answer.reply))
         left = sizes[max(0, after.cut - self.layout.cut) :]
         return Ended(
             key=self.key,
@@ -195,11 +203,24 @@ class OpenTurn:
             cut=cut,
             shown=shown(layout.memories, shows) if layout.plan.is_branch else None,
             shows=shows if shows != layout.conversation.shows else None,
+            grows_to=self._growth.begun(layout.conversation, cut),
             persona=layout.persona if new_persona else None,
             new_epoch=new_persona and not layout.is_new,
             user=ask.user if layout.is_new else None,
             character=ask.character if layout.is_new else None,
             binding=binding,
+        )
+
+    def _seen(self, turn: Turn, reply: Reply) -> Sizes:
+        layout = self.layout
+        memory = shown(layout.memories, layout.shows)
+        return Sizes(
+            prompt=reply.prompt_tokens,
+            turn=turn.tokens,
+            answer=reply.completion_tokens,
+            memory=memory_size(memory) / _BYTES_A_TOKEN if memory is not None else 0.0,
+            persona=len(layout.persona) / _BYTES_A_TOKEN,
+            shown=len(layout.turns),
         )
 
     def _adopted(self) -> Iterator[Turn]:

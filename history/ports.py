@@ -72,6 +72,7 @@ class Change(msgspec.Struct, frozen=True):
     """More branches to be kept, as if they had been replaced before."""
     cut: int | None = None
     shows: int | None = None
+    grows_to: int | None = None
     shown: Memory | None = None
     """The version that a branch's prompt shows: it stays, also if newer ones pushed it out meanwhile."""
     persona: bytes | None = None

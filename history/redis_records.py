@@ -61,8 +61,8 @@ def decode_branch(data: bytes) -> Branch:
 
 def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
     """The conversation from the values of `FIELDS` in slot.lua, in that order."""
-    (user, character, persona, epoch, turn_count, cut, memories, shows, memory_version, *rest) = fields
-    branches, past, base, metadata, binding, stored, created_at, updated_at = rest
+    (user, character, persona, epoch, turn_count, cut, memories, shows, grows_to, *rest) = fields
+    memory_version, branches, past, base, metadata, binding, stored, created_at, updated_at = rest
     return Conversation(
         user=decode_id(user) if user else "",
         character=decode_id(character) if character else "",
@@ -72,6 +72,7 @@ def decode_conversation(fields: Sequence[bytes | None]) -> Conversation:
         cut=int(cut or 0),
         memories=_memories(memories or b""),
         shows=int(shows or 0),
+        grows_to=int(grows_to or 0),
         memory_version=int(memory_version or 0),
         branches=int(branches or 0),
         past=_past(past),
@@ -128,6 +129,8 @@ def changed_fields(change: Change) -> list[bytes]:
         fields += (b"persona", change.persona)
     if change.shows is not None:
         fields += (b"shows", b"%d" % change.shows)
+    if change.grows_to is not None:
+        fields += (b"grows_to", b"%d" % change.grows_to)
     if change.metadata is not None:
         fields += (b"metadata", change.metadata)
     if change.binding is not None:

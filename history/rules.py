@@ -7,7 +7,7 @@ import msgspec
 from history.compaction import CompactionRule
 from history.recall import RecallRule
 from history.tail import TailRule
-from history.window import WindowRule
+from history.window import WindowSetting
 
 OnBusy = Literal["queue", "restart", "reject"]
 
@@ -15,7 +15,7 @@ OnBusy = Literal["queue", "restart", "reject"]
 class DialogueRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How turns are taken. Times are in seconds."""
 
-    window: WindowRule = WindowRule()
+    window: WindowSetting = WindowSetting()
     compaction: CompactionRule = CompactionRule()
     recall: RecallRule = RecallRule()
     tail: TailRule = TailRule()

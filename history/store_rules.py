@@ -148,6 +148,7 @@ def changed(before: Conversation, change: Change, *, cut: int) -> Conversation:
         branches=before.branches + replaces + len(change.branches),
         past=marked(before.past, keep=change.keep, cut=cut),
         shows=before.shows if change.shows is None else change.shows,
+        grows_to=before.grows_to if change.grows_to is None else change.grows_to,
         memories=memories,
         memory_version=before.memory_version + (memories != before.memories),
         binding=before.binding if change.binding is None else change.binding,

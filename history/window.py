@@ -39,6 +39,54 @@ class WindowRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"max_tokens must be 0 (no ceiling) or positive, got {self.max_tokens}")
 
 
+class WindowSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which turns a prompt shows, as configured: the rule, or the bounds within which it is found."""
+
+    policy: Policy = "stepped"
+    min_turns: int = 20
+    """Never fewer than these (unless they exceed the ceiling), once that many exist."""
+    max_turns: int | Literal["auto"] = 40
+    """Never more than these. `last_n` shows exactly this many. `auto`: as many as cost least by the
+    pauses, caches and lengths that are seen (docs/adr/0018); it begins with twice `min_turns`."""
+    auto_least: int = 0
+    """Bounds of `auto`; 0: `min_turns` plus a fifth."""
+    auto_most: int = 0
+    """0: eight times `min_turns`."""
+    max_tokens: int = 0
+    """Ceiling for the window's turns in tokens, persona and new message left out; 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.is_auto and self.policy != "stepped":
+            raise ValueError(f"max_turns: auto is for policy: stepped, got {self.policy}")
+        if self.auto_least < 0 or self.auto_most < 0:
+            raise ValueError("auto_least and auto_most must be 0 (chosen for you) or positive")
+        self.rule()
+        least, most = self.bounds
+        if not self.min_turns <= least <= most:
+            raise ValueError(
+                f"min_turns <= auto_least <= auto_most must hold, got {self.min_turns}, {least} and {most}"
+            )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether `max_turns` is to be found."""
+        return self.max_turns == "auto"
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Of `auto`, both included."""
+        least = self.auto_least or self.min_turns + max(1, self.min_turns // 5)
+        return least, self.auto_most or max(least, 8 * self.min_turns)
+
+    def rule(self, max_turns: int = 0) -> WindowRule:
+        """With so many turns at most, within the bounds, where that is found; 0: what it begins with."""
+        if self.max_turns != "auto":
+            return WindowRule(self.policy, self.min_turns, self.max_turns, self.max_tokens)
+        least, most = self.bounds
+        turns = min(max(max_turns or 2 * self.min_turns, least), most)
+        return WindowRule(self.policy, self.min_turns, turns, self.max_tokens)
+
+
 def step(rule: WindowRule) -> int:
     """How many turns one cut drops."""
     return rule.max_turns - rule.min_turns + 1

@@ -17,10 +17,10 @@ from history.message import Message, answer, message
 from history.open_turn import Answer, Ask, OpenTurn
 from history.ports import Learned
 from history.rules import DialogueRules
-from history.window import WindowRule
+from history.window import WindowSetting
 
 KEY, OTHER = ConversationKey("t", "conv_a"), ConversationKey("t", "conv_b")
-RULES = DialogueRules(window=WindowRule(min_turns=3, max_turns=6))
+RULES = DialogueRules(window=WindowSetting(min_turns=3, max_turns=6))
 
 
 def user(text: str) -> Message:
@@ -50,7 +50,7 @@ class Desk:
 
         self.dialogues = Dialogues(self.store, LeaseKeeper(self.store, clock=clock), self.rules, clock)
         self.editor = Editor(self.dialogues, self.store, self.rules, clock, name)
-        self.forks = Forks(self.editor, self.store, self.rules)
+        self.forks = Forks(self.editor, self.store)
         self.name = name
 
     async def talk(

@@ -17,15 +17,19 @@ from bench.rivals.arms import ARMS, Arm
 from bench.rivals.fleet import Fleet, since, stub_fleet
 from bench.rivals.player import Play, play
 from bench.rivals.report import of_arms
-from bench.rivals.script import Crowd, scripts
+from bench.rivals.script import Crowd, Script, scripts
 from bench.rivals.stage import NotReadyError, entrances
 from bench.rivals.tally import Figures, figures
 from bench.stub_node.spec import StubSpec
+from bench.stub_node.tokens import encode
 from history.window import WindowRule
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "rivals.json"
 _TEMPLATE_TOKENS = 5
 """That the chat template puts around a message."""
+
+_SETTINGS = ("history.rules.compaction.max_tokens=200",)
+"""A stub's summary is as long as it may be; a model's is about that, if it may have 400."""
 
 
 def options() -> argparse.ArgumentParser:
@@ -47,7 +51,11 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--pace", type=float, default=200.0, help="how many times faster than people talk")
     parser.add_argument("--prefill-rate", type=float, default=40_000.0, help="tokens a second, of one node")
     parser.add_argument("--decode-rate", type=float, default=2_000.0)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of the gateway's arms"
+    )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every-turn", type=Path, help="a file for every turn of the last arm, as JSON")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser
 
@@ -56,7 +64,8 @@ async def run(asked: argparse.Namespace) -> dict[str, Figures | str]:
     """Every arm that was asked for."""
     crowd = Crowd(dialogues=asked.dialogues, turns=asked.turns)
     rule = WindowRule(min_turns=asked.min_turns, max_turns=asked.max_turns)
-    held = int(asked.cache * working_set(crowd, rule) / asked.nodes)
+    people = scripts(crowd, asked.seed)
+    held = int(asked.cache * working_set(people, rule, crowd.answer_tokens) / asked.nodes)
     spec = StubSpec(
         model="small",
         block_size=16,
@@ -68,9 +77,9 @@ async def run(asked: argparse.Namespace) -> dict[str, Figures | str]:
     found: dict[str, Figures | str] = {}
     async with stub_fleet(asked.nodes, spec) as fleet:
         for arm in chosen(asked.only):
-            settings = [f"routing.retention_s={1800 / asked.pace}"]
+            settings = [*_SETTINGS, f"routing.retention_s={1800 / asked.pace}", *asked.set]
             try:
-                found[arm.name] = await one_arm(arm, fleet, crowd, rule, asked, settings)
+                found[arm.name] = await one_arm(arm, fleet, people, rule, asked, settings)
             except (NotReadyError, PeerUnavailableError) as reason:
                 found[arm.name] = str(reason)
             say(of_arms({arm.name: found[arm.name]}))
@@ -78,21 +87,27 @@ async def run(asked: argparse.Namespace) -> dict[str, Figures | str]:
 
 
 async def one_arm(
-    arm: Arm, fleet: Fleet, crowd: Crowd, rule: WindowRule, asked: argparse.Namespace, settings: Sequence[str]
+    arm: Arm,
+    fleet: Fleet,
+    people: Sequence[Script],
+    rule: WindowRule,
+    asked: argparse.Namespace,
+    settings: Sequence[str],
 ) -> Figures:
     """All dialogues through one arm."""
     await fleet.forget()
-    people = scripts(crowd, asked.seed)
-    how = Play(fleet.model, arm.keeping, rule, crowd.answer_tokens, asked.pace)
+    how = Play(fleet.model, arm.keeping, rule, Crowd().answer_tokens, asked.pace)
     stage = entrances(arm, fleet, rule, replicas=asked.replicas, settings=settings)
     urls = await asyncio.to_thread(stage.__enter__)
     try:
         before, asked_before = await fleet.counts(), await fleet.requests()
-        progress = Progress(arm.name, crowd.dialogues * crowd.turns)
+        progress = Progress(arm.name, len(people) * len(people[0].said))
         heard = await play(people, urls, how, progress.step)
         after, asked_after = await fleet.counts(), await fleet.requests()
     finally:
         await asyncio.to_thread(stage.__exit__, None, None, None)
+    if asked.every_turn:
+        asked.every_turn.write_bytes(msgspec.json.encode(heard.dialogues))
     for fault in heard.faults[:5]:
         say(fault)
     return figures(
@@ -104,11 +119,12 @@ async def one_arm(
     )
 
 
-def working_set(crowd: Crowd, rule: WindowRule) -> int:
-    """Tokens of everybody's window at its mean, and of the personas."""
-    turn = crowd.user_words + 3 + crowd.answer_tokens + 2 * _TEMPLATE_TOKENS
+def working_set(people: Sequence[Script], rule: WindowRule, answer_tokens: int) -> int:
+    """Tokens of everybody's window at its mean, and of the personas, as a stub counts them."""
     shown = (rule.min_turns + rule.max_turns) / 2
-    return int(crowd.dialogues * shown * turn + crowd.personas * crowd.persona_words)
+    said = sum(len(encode(text)) for one in people for text in one.said) / len(people[0].said)
+    turns = shown * (said + len(people) * (answer_tokens + 2 * _TEMPLATE_TOKENS))
+    return int(turns + sum(len(encode(text)) for text in {one.persona for one in people}))
 
 
 def chosen(only: Sequence[str] | None) -> list[Arm]:

@@ -83,53 +83,66 @@ class _Person:
             on_turn()
 
     async def _ask(self, entrance: str) -> tuple[Turn, str]:
+        url, began, told = f"{entrance}/v1/chat/completions", time.perf_counter(), _Told()
+        request = self._client.stream("POST", url, json=self._body(), headers=self._headers())
+        async with request as response:
+            if response.status_code != httpx.codes.OK:
+                raise _RefusedError(f"{response.status_code} {(await response.aread())[:200]!r}")
+            async for line in response.aiter_lines():
+                told.read(line)
+            expected = response.headers.get("x-friendo-cached-expected")
+            route = response.headers.get("x-friendo-route", "")
+        if told.usage is None:
+            raise _RefusedError("the stream ended without usage")
+        turn = Turn(
+            prompt=told.usage["prompt_tokens"],
+            completion=told.usage["completion_tokens"],
+            cached=(told.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            first_s=told.first_at - began,
+            expected=None if expected is None else int(expected),
+            route=route,
+        )
+        return turn, told.answer
+
+    def _body(self) -> dict[str, Any]:
+        how = self._how
         body: dict[str, Any] = {
-            "model": self._how.model,
-            "messages": messages(self._script, self._answers, self._how.keeping, self._how.rule),
-            "max_tokens": self._how.answer_tokens,
+            "model": how.model,
+            "messages": messages(self._script, self._answers, how.keeping, how.rule),
+            "max_tokens": how.answer_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        headers = {}
+        return body if how.keeping == "gateway" else body | {"user": self._script.name}
+
+    def _headers(self) -> dict[str, str]:
+        """The dialogue's name, where this gateway reads it and where the sticky routers do."""
+        name = self._script.name
         if self._how.keeping == "gateway":
-            headers["x-session-id"] = self._script.name
-        else:  # what sticky routers go by
-            headers |= {
-                "x-session-id": self._script.name,
-                "x-smg-routing-key": self._script.name,
-                "x-history": "off",
-            }
-            body["user"] = self._script.name
-        began, first, answer = time.perf_counter(), 0.0, ""
-        usage: dict[str, Any] | None = None
-        url = f"{entrance}/v1/chat/completions"
-        async with self._client.stream("POST", url, json=body, headers=headers) as response:
-            if response.status_code != httpx.codes.OK:
-                raise _RefusedError(f"{response.status_code} {(await response.aread())[:200]!r}")
-            async for line in response.aiter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
-                    continue
-                said = msgspec.json.decode(line[6:])
-                if "error" in said:
-                    raise _RefusedError(str(said["error"])[:200])
-                for choice in said["choices"]:
-                    first = first or time.perf_counter() - began
-                    answer += choice["delta"].get("content") or ""
-                usage = said.get("usage") or usage
-            expected = response.headers.get("x-friendo-cached-expected")
-        if usage is None:
-            raise _RefusedError("the stream ended without usage")
-        return (
-            Turn(
-                prompt=usage["prompt_tokens"],
-                completion=usage["completion_tokens"],
-                cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-                first_s=first,
-                expected=None if expected is None else int(expected),
-            ),
-            answer,
-        )
+            return {"x-session-id": name}
+        return {"x-session-id": name, "x-smg-routing-key": name}
+
+
+class _Told:
+    """What a stream says, line by line."""
+
+    def __init__(self) -> None:
+        self.first_at = 0.0
+        self.answer = ""
+        self.usage: dict[str, Any] | None = None
+
+    def read(self, line: str) -> None:
+        """Take one line. Raises `_RefusedError` if it tells of an error."""
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            return
+        said = msgspec.json.decode(line[6:])
+        if "error" in said:
+            raise _RefusedError(str(said["error"])[:200])
+        for choice in said["choices"]:
+            self.first_at = self.first_at or time.perf_counter()
+            self.answer += choice["delta"].get("content") or ""
+        self.usage = said.get("usage") or self.usage
 
 
 class _RefusedError(Exception):

@@ -31,5 +31,9 @@ def of_arms(found: Mapping[str, Figures | str]) -> str:
         if isinstance(one, Figures)
     ]
     lines = [table(["", *_COLUMNS], rows)]
+    routes = ((name, one.routes) for name, one in found.items() if isinstance(one, Figures) and one.routes)
+    lines += [
+        f"{name}: " + ", ".join(f"{route} {n}" for route, n in sorted(of.items())) for name, of in routes
+    ]
     lines += [f"{name}: not played: {one}" for name, one in found.items() if isinstance(one, str)]
     return "\n".join(lines)

@@ -5,11 +5,7 @@ from math import log
 
 import msgspec
 
-_WORDS = (
-    *("river", "stone", "light", "garden", "letter", "window", "silver", "morning", "paper", "winter"),
-    *("harbor", "velvet", "candle", "lantern", "maple", "echo", "thunder", "meadow", "copper", "island"),
-    *("feather", "orchard", "marble", "shadow", "amber", "violet", "compass", "willow", "ember", "tide"),
-)
+from bench.needles.generator import Templates, small_talk, templates
 
 
 class Crowd(msgspec.Struct, frozen=True):
@@ -19,7 +15,8 @@ class Crowd(msgspec.Struct, frozen=True):
     turns: int = 120
     personas: int = 4
     persona_words: int = 300
-    user_words: int = 24
+    user_lines: int = 2
+    """In each message, of small talk: some eleven tokens each."""
     answer_tokens: int = 48
     gap_median_s: float = 123.0
     """As published of a real chat service; the 95th percentile is then about 640 s."""
@@ -37,21 +34,32 @@ class Script(msgspec.Struct, frozen=True):
 
 
 def scripts(crowd: Crowd, seed: int) -> list[Script]:
-    """Everybody's. A first message comes at any time within a mean gap."""
-    return [_script(crowd, number, random.Random(f"{seed} {number}")) for number in range(crowd.dialogues)]
+    """Everybody's. A first message comes at any time within two median gaps."""
+    told = templates("en")
+    return [
+        _script(crowd, number, told, random.Random(f"{seed} {number}")) for number in range(crowd.dialogues)
+    ]
 
 
-def _script(crowd: Crowd, number: int, dice: random.Random) -> Script:
+def _script(crowd: Crowd, number: int, told: Templates, dice: random.Random) -> Script:
     persona = number % crowd.personas
     spread = 2 * crowd.gap_median_s
     pauses = (dice.lognormvariate(log(crowd.gap_median_s), crowd.gap_sigma) for _ in range(crowd.turns - 1))
     return Script(
         name=f"dialogue-{number}",
-        persona=f"You are character {persona}. " + _text(crowd.persona_words, random.Random(f"p {persona}")),
-        said=tuple(f"{turn}: {_text(crowd.user_words, dice)}" for turn in range(crowd.turns)),
+        persona=_persona(persona, crowd.persona_words, told),
+        said=tuple(_message(crowd.user_lines, told, dice) for _ in range(crowd.turns)),
         gaps_s=(dice.random() * spread, *pauses),
     )
 
 
-def _text(words: int, dice: random.Random) -> str:
-    return " ".join(dice.choices(_WORDS, k=words))
+def _message(lines: int, told: Templates, dice: random.Random) -> str:
+    return " ".join(small_talk(told, dice).user for _ in range(lines))
+
+
+def _persona(number: int, words: int, told: Templates) -> str:
+    """A character that is told by what it says."""
+    dice, lines = random.Random(f"persona {number}"), [f"You are character {number}. You say things like:"]
+    while sum(len(line.split()) for line in lines) < words:
+        lines.append(small_talk(told, dice).reply)
+    return " ".join(lines)

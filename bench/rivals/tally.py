@@ -1,5 +1,6 @@
 """What the engines said of each turn, and the figures that follow. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -16,6 +17,8 @@ class Turn(msgspec.Struct, frozen=True):
     """From the request to the first piece of the answer."""
     expected: int | None = None
     """Cached tokens that the gateway foretold."""
+    route: str = ""
+    """How it says that it chose the node."""
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -49,6 +52,8 @@ class Figures(msgspec.Struct, frozen=True):
     foretold_at_cuts: float | None
     mean_prompt: float
     cuts: int
+    routes: dict[str, int]
+    """Turns by what the gateway says of their route."""
 
 
 def figures(
@@ -85,6 +90,7 @@ def figures(
         foretold_at_cuts=_foretold([turn for _, turn in cut], block),
         mean_prompt=prompt / len(turns),
         cuts=len(cut),
+        routes=dict(Counter(turn.route for turn in turns if turn.route)),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.api.conversation_admin import conversation_admin_routes
@@ -15,15 +16,17 @@ from gateway.nodes.membership import Membership
 from gateway.nodes.node_metrics import NodeMetrics
 from gateway.ports import Authenticator
 from gateway.telemetry import MINUTES, CacheTally, Telemetry, registry_of
+from history.growth import Growth
 
 
-def admin_app(
+def admin_app(  # noqa: PLR0913 - the parts that it is put together of
     *,
     conversations: Conversations,
     membership: Membership,
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
+    growth: Growth,
     clock: Callable[[], float],
 ) -> FastAPI:
     """The ASGI application of the admin port."""
@@ -42,7 +45,8 @@ def admin_app(
 
     @routes.get("/cache")
     async def cache(minutes: Annotated[int, Query(ge=1, le=MINUTES)] = 60) -> dict[str, Any]:
-        return cache_report(telemetry, minutes=minutes)
+        report = cache_report(telemetry, minutes=minutes)
+        return report | {"window": window_report(growth)}
 
     routes.include_router(node_admin_routes(membership, clock))
     routes.include_router(conversation_admin_routes(conversations))
@@ -66,6 +70,18 @@ def cache_report(telemetry: Telemetry, *, minutes: int) -> dict[str, Any]:
         "background": {purpose: _tally(tally) for purpose, tally in telemetry.background.items()},
         "series": series,
         "events": dict(telemetry.events),
+    }
+
+
+def window_report(growth: Growth) -> dict[str, Any]:
+    """How far windows grow on this replica, and what that was found from."""
+    rule, finding = growth.newest(), growth.finding
+    return {
+        "policy": rule.policy,
+        "min_turns": rule.min_turns,
+        "max_turns": rule.max_turns,
+        "is_auto": growth.is_auto,
+        "finding": None if finding is None else msgspec.to_builtins(finding),
     }
 
 

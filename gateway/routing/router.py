@@ -15,7 +15,7 @@ from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
 from gateway.routing.pace import Pace
 from gateway.routing.prefix import expected_tokens
-from gateway.routing.retention import Gates
+from gateway.routing.retention import Gates, odds
 from gateway.routing.truth import Answer
 
 _TELLING_TOKENS = 1024
@@ -206,6 +206,22 @@ class Router:
         """Tokens per cache block of a node; 1 of one that is gone."""
         node = self._by_id.get(name)
         return node.block_size if node else 1
+
+    def odds(self, name: str, placed_at: float, now: float) -> float:
+        """How likely a prefix that was last used then is still on the node, 0..1; 0 if that left."""
+        if (node := self._by_id.get(name)) is None:
+            return 0.0
+        return odds(max(0.0, now - placed_at), node.retention.knowledge(now), self._gates(node))
+
+    def horizon(self, now: float) -> tuple[float, bool]:
+        """How many seconds nodes keep what nobody uses, their mean, and whether that was seen to end."""
+        found: list[float] = []
+        is_full = False
+        for node in self._by_id.values():
+            learned, told = self._horizon(node), node.retention.knowledge(now).horizon_s
+            found.append(learned.seconds if told is None else min(told, learned.seconds))
+            is_full = is_full or learned.is_full or told is not None
+        return (sum(found) / len(found) if found else self._rules.retention_s), is_full
 
     def confirmed(self, name: str, placed_at: float, asked_at: float) -> None:
         """An answer asked for at `asked_at` found cached what was placed on the node at `placed_at`."""

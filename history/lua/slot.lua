@@ -3,8 +3,8 @@
 
 -- In the order in which redis_store.py reads them.
 local FIELDS = {
-  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'memory_version',
-  'branches', 'past', 'base', 'metadata', 'binding', 'stored', 'created_at', 'updated_at',
+  'user', 'character', 'persona', 'epoch', 'turn_count', 'cut', 'memories', 'shows', 'grows_to',
+  'memory_version', 'branches', 'past', 'base', 'metadata', 'binding', 'stored', 'created_at', 'updated_at',
 }
 
 -- Those of them that the caller cannot know, though it knows the newest commit and the newest memory.

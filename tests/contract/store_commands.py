@@ -35,6 +35,7 @@ changes = st.builds(
     ).map(tuple),
     cut=st.none() | small,
     shows=st.none() | small,
+    grows_to=st.none() | small,
     shown=st.none() | st.integers(0, 5).map(lambda n: Memory(covers_to=n, version=9, summary="s")),
     metadata=st.none() | st.just(b'{"a":"b"}'),
     persona=st.none() | st.binary(max_size=3),

@@ -17,13 +17,13 @@ from history.lease_keeper import LeaseKeeper
 from history.ports import Begun, Change, Claim, ConversationStore
 from history.rules import DialogueRules
 from history.siblings import select
-from history.window import WindowRule
+from history.window import WindowSetting
 from tests.contract.store_commands import LEASE_MS
 from tests.contract.store_stage import turn
 
 NOW = 3.5
 RULES = DialogueRules(
-    window=WindowRule(min_turns=2, max_turns=4),
+    window=WindowSetting(min_turns=2, max_turns=4),
     compaction=CompactionRule(lead_turns=1),
     on_busy="reject",
     lease_s=LEASE_MS / 1000,
@@ -93,7 +93,7 @@ class Side:
         store = self.store
         if meddling is not None:
             store = cast("ConversationStore", Meddled(self.store, *meddling))
-        forks = Forks(self.editor(store), store, RULES)
+        forks = Forks(self.editor(store), store)
         return await forks.fork(key, new, None if until is None else Until(until), None)
 
     async def write(self, key: ConversationKey, change: Change) -> None:

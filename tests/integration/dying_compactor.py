@@ -16,14 +16,14 @@ from history.conversation import Conversation, ConversationKey
 from history.prompt import Prompt
 from history.redis_store import RedisStore
 from history.rules import DialogueRules
-from history.window import WindowRule
+from history.window import WindowSetting
 
 STEPS = (
     *("before load", "after load", "before read", "after read", "while asked", "when answered"),
     *("before remember", "after remember"),
 )
 RULES = DialogueRules(
-    window=WindowRule(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=True, lead_turns=1)
+    window=WindowSetting(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=True, lead_turns=1)
 )
 
 

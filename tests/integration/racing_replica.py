@@ -37,7 +37,7 @@ from history.prompt import Prompt
 from history.redis_store import RedisStore
 from history.rules import DialogueRules
 from history.siblings import select
-from history.window import WindowRule
+from history.window import WindowSetting
 
 WORKERS = 4
 LONG_TTL_MS, BRIEF_TTL_MS = 3_600_000, 120
@@ -141,7 +141,7 @@ class Kind:
         self.keeper = LeaseKeeper(self.store, clock=time.time)
         self.dialogues = Dialogues(self.store, self.keeper, self.rules, time.time)
         self.editor = Editor(self.dialogues, self.store, self.rules, time.time, self.name)
-        self.forks = Forks(self.editor, self.store, self.rules)
+        self.forks = Forks(self.editor, self.store)
         texts = Instructions(english="Up to {last}.", chinese="Up to {last}.")
         self.compactor = Compactor(self.store, self.rules, texts, time.time)
 
@@ -246,7 +246,7 @@ def tell(**fields: object) -> None:
 
 def kind(url: str, who: str, dice: random.Random, names: "itertools.count[int]", *, is_brief: bool) -> Kind:
     rules = DialogueRules(
-        window=WindowRule(min_turns=3, max_turns=6),
+        window=WindowSetting(min_turns=3, max_turns=6),
         compaction=CompactionRule(lead_turns=2),
         lease_s=BRIEF_LEASE_S if is_brief else LONG_LEASE_S,
     )

@@ -11,6 +11,8 @@ from gateway.api.admin import admin_app
 from gateway.api.health import Readiness
 from gateway.keys.everybody import Everybody
 from gateway.telemetry import Telemetry
+from history.growth import Growth
+from history.rules import DialogueRules
 from tests.gateway_process import Gateway
 
 FIELDS = {"message", "type", "param", "code"}
@@ -90,6 +92,7 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
         authenticator=Everybody(),
         readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
+        growth=Growth(DialogueRules()),
         clock=lambda: 0.0,
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

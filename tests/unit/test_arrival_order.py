@@ -23,11 +23,13 @@ from history.message import answer
 from history.open_turn import Answer, Ask, OpenTurn
 from history.ports import Begun, Busy, Claim, Missing
 from history.rules import DialogueRules
-from history.window import WindowRule
+from history.window import WindowSetting
 
 KEY = ConversationKey("t", "c")
 TURNS = 40
-RULES = DialogueRules(window=WindowRule(policy="all"), queue_limit=3 * TURNS, lease_s=10.0, queue_wait_s=30.0)
+RULES = DialogueRules(
+    window=WindowSetting(policy="all"), queue_limit=3 * TURNS, lease_s=10.0, queue_wait_s=30.0
+)
 
 
 @dataclass

@@ -19,8 +19,9 @@ from history.memory_store import MemoryStore
 from history.message import answer
 from history.open_turn import Answer, Ask, Ended, OpenTurn
 from history.prompt import Prompt
+from history.residency import Ages
 from history.rules import DialogueRules
-from history.window import WindowRule
+from history.window import WindowSetting
 
 KEY = ConversationKey(tenant="t", id="c")
 ON = CompactionRule(enabled=True, lead_turns=2)
@@ -30,11 +31,15 @@ TEXTS = Instructions(english="Write it down, up to «{last}».", chinese="请写
 class Companion:
     """A conversation whose memory is made by a scripted model, in time or late."""
 
-    def __init__(self, window: WindowRule, rule: CompactionRule = ON) -> None:
+    def __init__(self, window: WindowSetting, rule: CompactionRule = ON) -> None:
         self.store, self.now = MemoryStore(), 0.0
+
+        def clock() -> float:
+            return self.now
+
         rules = DialogueRules(window=window, compaction=rule)
         keeper = LeaseKeeper(self.store, clock=lambda: self.now)
-        self.dialogues = Dialogues(self.store, keeper, rules, lambda: self.now, retention_s=1000)
+        self.dialogues = Dialogues(self.store, keeper, rules, clock, residency=Ages(1000, clock))
         self.compactor = Compactor(self.store, rules, TEXTS, lambda: self.now)
         self.told: list[dict[str, Any]] = []
         self.prompts: list[tuple[int, tuple[bytes, ...]]] = []
@@ -87,7 +92,7 @@ def questions(prompt: tuple[bytes, ...]) -> int:
 
 
 windows = st.tuples(st.integers(1, 4), st.integers(0, 6)).map(
-    lambda pair: WindowRule(min_turns=pair[0], max_turns=sum(pair))
+    lambda pair: WindowSetting(min_turns=pair[0], max_turns=sum(pair))
 )
 # What happens after each turn: the version is made, is late, says nothing; or the last answer is made anew.
 happenings = st.lists(
@@ -98,7 +103,7 @@ happenings = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(windows, happenings)
 def test_the_window_holds_its_promises_whatever_becomes_of_the_memory(
-    window: WindowRule, script: list[str]
+    window: WindowSetting, script: list[str]
 ) -> None:
     """Never fewer than `min_turns` older turns, never more than one cycle too many, memory and turns meet."""
     companion = Companion(window)
@@ -125,7 +130,9 @@ def test_the_window_holds_its_promises_whatever_becomes_of_the_memory(
 
 @settings(max_examples=60, deadline=None)
 @given(windows, st.integers(1, 60))
-def test_with_the_memory_in_time_every_turn_is_in_it_or_in_the_window(window: WindowRule, turns: int) -> None:
+def test_with_the_memory_in_time_every_turn_is_in_it_or_in_the_window(
+    window: WindowSetting, turns: int
+) -> None:
     """The cut is always where the version ends that the prompt shows, and the window keeps its size."""
     companion = Companion(window)
 
@@ -144,7 +151,7 @@ def test_with_the_memory_in_time_every_turn_is_in_it_or_in_the_window(window: Wi
 @settings(max_examples=60, deadline=None)
 @given(windows, happenings)
 def test_prompt_is_a_strict_prefix_of_the_next_between_cuts_with_a_memory_in_it(
-    window: WindowRule, script: list[str]
+    window: WindowSetting, script: list[str]
 ) -> None:
     """A version that was made in advance changes nothing before the cut."""
     companion = Companion(window)
@@ -164,7 +171,7 @@ def test_prompt_is_a_strict_prefix_of_the_next_between_cuts_with_a_memory_in_it(
 
 async def test_the_call_that_makes_the_memory_continues_the_live_prompt() -> None:
     """Only the instruction is new, so the node has all but that in its cache."""
-    companion = Companion(WindowRule(min_turns=4, max_turns=8))
+    companion = Companion(WindowSetting(min_turns=4, max_turns=8))
     while companion.asked == []:
         await companion.say()
         await companion.compact()
@@ -176,7 +183,7 @@ async def test_the_call_that_makes_the_memory_continues_the_live_prompt() -> Non
 
 async def test_the_memory_is_in_the_persona_s_message_from_the_cut_on() -> None:
     """One system message, as many templates allow only one, and not a word of it before the cut."""
-    companion = Companion(WindowRule(min_turns=2, max_turns=4))
+    companion = Companion(WindowSetting(min_turns=2, max_turns=4))
     for _ in range(6):
         await companion.say()
         await companion.compact("SUMMARY:\nThey met at sea.\nFACTS:\n- Her cat is called Pixel.")
@@ -190,7 +197,7 @@ async def test_the_memory_is_in_the_persona_s_message_from_the_cut_on() -> None:
 
 async def test_a_late_memory_lets_the_window_grow_and_is_taken_when_it_comes() -> None:
     """Nobody waits for it, nothing leaves without it."""
-    companion = Companion(WindowRule(min_turns=2, max_turns=4))
+    companion = Companion(WindowSetting(min_turns=2, max_turns=4))
     for _ in range(6):
         await companion.say()
     assert [cut for cut, _ in companion.prompts] == [0] * 6
@@ -205,7 +212,7 @@ async def test_a_late_memory_lets_the_window_grow_and_is_taken_when_it_comes() -
 
 async def test_without_any_memory_the_window_stays_bounded_and_is_caught_up_with() -> None:
     """A model that is away for long: turns leave, and later versions cover them one cycle at a time."""
-    companion = Companion(WindowRule(min_turns=2, max_turns=4))
+    companion = Companion(WindowSetting(min_turns=2, max_turns=4))
     for _ in range(20):
         await companion.say()
     assert companion.prompts[-1][0] > 0
@@ -222,7 +229,7 @@ async def test_without_any_memory_the_window_stays_bounded_and_is_caught_up_with
 )
 async def test_an_empty_answer_or_a_refusal_erases_nothing(text: str) -> None:
     """The old version stands, and its turns stay in the window."""
-    companion = Companion(WindowRule(min_turns=2, max_turns=4))
+    companion = Companion(WindowSetting(min_turns=2, max_turns=4))
     for _ in range(5):
         await companion.say()
         await companion.compact()
@@ -236,7 +243,7 @@ async def test_an_empty_answer_or_a_refusal_erases_nothing(text: str) -> None:
 
 async def test_a_new_version_keeps_the_old_facts() -> None:
     """A fact that the model does not repeat is not lost; one it repeats stands once."""
-    companion = Companion(WindowRule(min_turns=1, max_turns=2))
+    companion = Companion(WindowSetting(min_turns=1, max_turns=2))
     texts = iter(["SUMMARY:\nOne.\nFACTS:\n- a\n- b", "SUMMARY:\nTwo.\nFACTS:\n- b\n- c"])
     versions: list[Memory] = []
     while len(versions) < 2:
@@ -252,19 +259,21 @@ async def test_a_new_version_keeps_the_old_facts() -> None:
 
 async def test_a_cold_conversation_takes_the_waiting_version_for_free() -> None:
     """Its KV is gone, so a cut costs nothing now and saves one later."""
-    companion = Companion(WindowRule(min_turns=2, max_turns=6))
+    companion = Companion(WindowSetting(min_turns=2, max_turns=6))
     while companion.asked == []:
         await companion.say()
         await companion.compact()
     warm = companion.prompts[-1][0]
     covers_to = (await companion.store.load(KEY)).memories[0].covers_to  # type: ignore[union-attr]  # it was stored
     free_cut = free(
-        0, 7, (Memory(covers_to=5, version=1, summary="s"),), WindowRule(min_turns=2, max_turns=6), ON
+        0, 7, (Memory(covers_to=5, version=1, summary="s"),), WindowSetting(min_turns=2, max_turns=6), ON
     )
 
     assert (warm, free_cut) == (0, 5)
     assert (
-        free(0, 6, (Memory(covers_to=5, version=1, summary="s"),), WindowRule(min_turns=2, max_turns=6), ON)
+        free(
+            0, 6, (Memory(covers_to=5, version=1, summary="s"),), WindowSetting(min_turns=2, max_turns=6), ON
+        )
         == 0
     )
     assert covers_to == 5
@@ -275,7 +284,7 @@ def test_the_token_ceiling_wins_over_a_memory_that_is_late(
     sizes: list[int], ceiling: int, waits: bool
 ) -> None:
     """An answer must stay possible."""
-    window = WindowRule(min_turns=2, max_turns=30, max_tokens=ceiling)
+    window = WindowSetting(min_turns=2, max_turns=30, max_tokens=ceiling)
     memories = (Memory(covers_to=3, version=1, summary="s"),) if waits else ()
 
     cut = settled(0, sizes, memories, window, ON)
@@ -285,7 +294,7 @@ def test_the_token_ceiling_wins_over_a_memory_that_is_late(
 
 def test_the_memory_is_due_lead_turns_before_the_cut() -> None:
     """`min_turns` 4, `max_turns` 8: a cut drops five; with a lead of two it is made when six are there."""
-    window = WindowRule(min_turns=4, max_turns=8)
+    window = WindowSetting(min_turns=4, max_turns=8)
 
     found = [due(0, [0] * count, (), window, ON) for count in range(9)]
 

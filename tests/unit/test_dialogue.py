@@ -19,7 +19,7 @@ from history.memory_store import MemoryStore
 from history.message import answer
 from history.open_turn import Answer, Ask, OpenTurn
 from history.rules import DialogueRules, OnBusy
-from history.window import WindowRule
+from history.window import WindowSetting
 
 KEY = ConversationKey(tenant="t", id="c")
 
@@ -41,7 +41,7 @@ exchange = st.fixed_dictionaries({"user": text, "calls": st.none() | calls, "ans
 class Table:
     """A dialogue with a scripted model: says what it is told and remembers every prompt."""
 
-    def __init__(self, rule: WindowRule) -> None:
+    def __init__(self, rule: WindowSetting) -> None:
         self.store = MemoryStore()
         keeper = LeaseKeeper(self.store, clock=lambda: 0.0)
         self.dialogues = Dialogues(
@@ -88,7 +88,7 @@ def test_prompt_is_a_strict_prefix_of_the_next_between_cuts(
     script: list[dict[str, Any]], low: int, more: int
 ) -> None:
     """The invariant that everything else is built on, for tool calls, any text, empty and long messages."""
-    table = Table(WindowRule(min_turns=low, max_turns=low + more))
+    table = Table(WindowSetting(min_turns=low, max_turns=low + more))
 
     async def play() -> None:
         for one in script:
@@ -106,7 +106,7 @@ def test_prompt_is_a_strict_prefix_of_the_next_between_cuts(
 @given(st.lists(exchange, min_size=1, max_size=25), st.integers(1, 4), st.integers(0, 4))
 def test_newest_turns_are_always_in_the_prompt(script: list[dict[str, Any]], low: int, more: int) -> None:
     """At least `min_turns` complete turns before the new message, never more than `max_turns`."""
-    table = Table(WindowRule(min_turns=low, max_turns=low + more))
+    table = Table(WindowSetting(min_turns=low, max_turns=low + more))
 
     async def play() -> None:
         for index, one in enumerate(script):
@@ -129,7 +129,7 @@ def test_newest_turns_are_in_the_prompt_of_every_branch(
     moves: list[int], low: int, more: int, policy: Literal["stepped", "last_n"]
 ) -> None:
     """An edit or a regeneration anywhere, above the cut or just behind it, shows enough turns."""
-    table = Table(WindowRule(policy=policy, min_turns=low, max_turns=low + more))
+    table = Table(WindowSetting(policy=policy, min_turns=low, max_turns=low + more))
     least = low if policy == "stepped" else low + more
 
     async def play() -> None:
@@ -153,7 +153,7 @@ def test_newest_turns_are_in_the_prompt_of_every_branch(
 
 async def test_regenerating_right_after_a_cut_asks_with_the_very_same_prompt() -> None:
     """The cut goes back to where it was when the answer was made, so that its KV is still of use."""
-    table = Table(WindowRule(min_turns=2, max_turns=4))
+    table = Table(WindowSetting(min_turns=2, max_turns=4))
     told: list[dict[str, Any]] = []
     for number in range(5):
         told.append({"role": "user", "content": f"question {number}"})
@@ -171,7 +171,7 @@ async def test_regenerating_right_after_a_cut_asks_with_the_very_same_prompt() -
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(200, 1500))
 def test_window_fits_the_ceiling_by_the_engines_own_counts(costs: list[int], ceiling: int) -> None:
     """Turns are cut by what they were measured to cost."""
-    table = Table(WindowRule(min_turns=2, max_turns=50, max_tokens=ceiling))
+    table = Table(WindowSetting(min_turns=2, max_turns=50, max_tokens=ceiling))
 
     async def play() -> None:
         for cost in costs:
@@ -184,7 +184,7 @@ def test_window_fits_the_ceiling_by_the_engines_own_counts(costs: list[int], cei
 
 async def test_persona_stays_and_a_changed_one_starts_an_epoch() -> None:
     """An identical system message is ignored, another one replaces it and is counted."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
     luna, nova = ({"role": "system", "content": name} for name in ("Luna", "Nova"))
 
     await table.say([luna, {"role": "user", "content": "1"}], {"content": "a"})
@@ -203,7 +203,7 @@ async def test_persona_stays_and_a_changed_one_starts_an_epoch() -> None:
 
 async def test_greeting_and_proactive_message_are_turns_without_a_user() -> None:
     """A lone system message lets the character speak first."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
 
     await table.say([{"role": "system", "content": "Luna"}], {"content": "Hello, stranger."})
     await table.say([{"role": "user", "content": "hi"}], {"content": "How are you?"})
@@ -214,7 +214,7 @@ async def test_greeting_and_proactive_message_are_turns_without_a_user() -> None
 
 async def test_tool_call_and_result_are_one_turn() -> None:
     """A cut can never separate a call from its result."""
-    table = Table(WindowRule(min_turns=1, max_turns=1))
+    table = Table(WindowSetting(min_turns=1, max_turns=1))
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
     await table.say([{"role": "user", "content": "weather?"}], {"tool_calls": [call]})
@@ -228,7 +228,7 @@ async def test_tool_call_and_result_are_one_turn() -> None:
 
 async def test_restart_on_an_idle_conversation_merges_no_old_broken_turn() -> None:
     """Only a turn that this message interrupted is answered together with it."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
     broken = await table.open([{"role": "user", "content": "Tell me a story."}])
     await broken.commit(Answer(message=answer({"content": "Once"}), reply=Reply(), status="incomplete"))
 
@@ -240,7 +240,7 @@ async def test_restart_on_an_idle_conversation_merges_no_old_broken_turn() -> No
 
 async def test_an_interrupted_turn_is_answered_together_with_its_interruption() -> None:
     """With as many older turns as any other prompt has, though the broken turn had moved the cut."""
-    table = Table(WindowRule(min_turns=2, max_turns=4))
+    table = Table(WindowSetting(min_turns=2, max_turns=4))
     for number in range(4):
         await table.say([{"role": "user", "content": f"question {number}"}], {"content": "answer"})
     first = await table.open([{"role": "user", "content": "one"}])
@@ -258,7 +258,7 @@ async def test_an_interrupted_turn_is_answered_together_with_its_interruption() 
 @pytest.mark.parametrize("how", ["key", "sdk"])
 async def test_a_broken_off_turn_that_is_asked_for_again_is_answered_anew(said: str | None, how: str) -> None:
     """A client that left or interrupted itself and retries has said its message once, not twice."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
     await table.say([{"role": "user", "content": "one"}], {"content": "a"})
     question = [{"role": "user", "content": "Tell me a story."}]
     wishes: dict[str, Any] = {"idempotency_key": "k"} if how == "key" else {"body_hash": b"h"}
@@ -281,7 +281,7 @@ async def test_a_broken_off_turn_that_is_asked_for_again_is_answered_anew(said: 
 
 async def test_a_restart_that_repeats_the_running_request_is_not_merged_with_itself() -> None:
     """The same key twice is the same message."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
     question = [{"role": "user", "content": "one"}]
     first = await table.open(question, idempotency_key="k")
     second = asyncio.create_task(table.open(question, on_busy="restart", idempotency_key="k"))
@@ -295,7 +295,7 @@ async def test_a_restart_that_repeats_the_running_request_is_not_merged_with_its
 
 async def test_a_greeting_that_calls_a_tool_waits_for_its_result() -> None:
     """As any other answer that does."""
-    table = Table(WindowRule())
+    table = Table(WindowSetting())
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     greeting = await table.open([{"role": "assistant", "content": None, "tool_calls": [call]}])
     await greeting.commit(Answer(message=None, reply=Reply()))

@@ -18,7 +18,7 @@ from history.items import items_of
 from history.message import Message
 from history.rules import DialogueRules
 from history.siblings import select, versions
-from history.window import WindowRule
+from history.window import WindowSetting
 from tests.desk import KEY, Desk, assistant, user
 
 
@@ -69,7 +69,7 @@ async def test_an_answer_anew_keeps_the_old_one(desk: Desk) -> None:
 
 async def test_an_answer_anew_is_given_from_the_same_prompt() -> None:
     """Also behind a cut, so that the node still has the KV of it."""
-    window = WindowRule(min_turns=3, max_turns=6)
+    window = WindowSetting(min_turns=3, max_turns=6)
     desk = Desk(rules=DialogueRules(window=window, compaction=CompactionRule(enabled=False)))
     for number in range(25):
         asked = await desk.talk(str(number))

@@ -18,7 +18,7 @@ from history.memory_store import MemoryStore
 from history.message import answer
 from history.open_turn import Answer, Ask, OpenTurn
 from history.rules import DialogueRules
-from history.window import WindowRule
+from history.window import WindowSetting
 
 KEY = ConversationKey(tenant="t", id="c")
 Messages = list[dict[str, Any]]
@@ -35,9 +35,9 @@ def assistant(content: str) -> dict[str, Any]:
 class Stored:
     """A conversation in a memory store, told message by message."""
 
-    def __init__(self, window: WindowRule | None = None) -> None:
+    def __init__(self, window: WindowSetting | None = None) -> None:
         self.store = MemoryStore()
-        rules = DialogueRules(window=window or WindowRule(), compaction=CompactionRule(enabled=False))
+        rules = DialogueRules(window=window or WindowSetting(), compaction=CompactionRule(enabled=False))
         keeper = LeaseKeeper(self.store, clock=lambda: 0.0)
         self.dialogues = Dialogues(self.store, keeper, rules, lambda: 0.0)
         self.count = 0
@@ -94,7 +94,7 @@ def test_any_suffix_sent_with_a_new_message_continues(
     """A client may send all of it or any window, cut at any message: nothing is doubled or lost."""
 
     async def play() -> None:
-        stored, told = Stored(WindowRule(min_turns=1, max_turns=3)), []
+        stored, told = Stored(WindowSetting(min_turns=1, max_turns=3)), []
         for asked, said in turns:
             start = data.draw(st.integers(0, len(told)))
             window = told[start:]
@@ -136,7 +136,7 @@ async def test_edited_answer_splits_its_turn() -> None:
 
 async def test_branch_before_the_cut_gets_a_window_of_its_own() -> None:
     """Turns that left the window come back when a client branches among them."""
-    stored, told = Stored(WindowRule(min_turns=2, max_turns=3)), []
+    stored, told = Stored(WindowSetting(min_turns=2, max_turns=3)), []
     for number in range(10):
         await stored.send([user(f"{number}")], f"a{number}")
         told += [user(f"{number}"), assistant(f"a{number}")]

@@ -26,7 +26,7 @@ from history.prompt import Prompt
 from history.recaller import RecallCacheRule, Recaller
 from history.rules import DialogueRules
 from history.tail import TailRule, with_tail
-from history.window import WindowRule, stateless_cut
+from history.window import WindowSetting, stateless_cut
 
 RULES = DialogueRules(compaction=CompactionRule(enabled=False))
 FACT = "My sister's wedding is in Oslo on the ninth of May."
@@ -75,7 +75,9 @@ KEY = ConversationKey("t", "c")
 async def past() -> AsyncIterator[Past]:
     """A conversation in which a fact was said thirty turns before the window."""
     one = Past(
-        DialogueRules(window=WindowRule(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=False))
+        DialogueRules(
+            window=WindowSetting(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=False)
+        )
     )
     await one.say(KEY, FACT, "How lovely!")
     for number in range(28):
@@ -142,7 +144,7 @@ async def test_what_is_still_in_the_window_is_not_said_twice(past: Past) -> None
 async def test_a_tail_stays_or_goes_by_what_it_costs(price: float, stays: bool) -> None:
     """Kept, the next prompt continues this one; dropped, it has the plain message. Both align."""
     rules = DialogueRules(
-        window=WindowRule(min_turns=2, max_turns=4),
+        window=WindowSetting(min_turns=2, max_turns=4),
         compaction=CompactionRule(enabled=False),
         tail=TailRule(cached_price=price),
     )
@@ -171,7 +173,7 @@ async def test_a_tail_stays_or_goes_by_what_it_costs(price: float, stays: bool) 
 async def test_a_kept_tail_goes_with_the_next_cut() -> None:
     """Until then every prompt continues the one before it; afterwards none shows what was recalled before."""
     rules = DialogueRules(
-        window=WindowRule(min_turns=4, max_turns=8),
+        window=WindowSetting(min_turns=4, max_turns=8),
         compaction=CompactionRule(enabled=False),
         tail=TailRule(cached_price=0.0),
     )
@@ -196,7 +198,7 @@ async def test_a_kept_tail_goes_with_the_next_cut() -> None:
 
 async def test_the_instruction_of_a_memory_quotes_no_tail() -> None:
     """It names the last turn by what was said in it; a tail is nothing that anybody said."""
-    rules = DialogueRules(window=WindowRule(min_turns=2, max_turns=4), tail=TailRule(cached_price=0.0))
+    rules = DialogueRules(window=WindowSetting(min_turns=2, max_turns=4), tail=TailRule(cached_price=0.0))
     past, asked = Past(rules), []
     for text in ("Hi.", "And now?"):
         ended = await (await past.ask(KEY, {"role": "user", "content": text}, note="Luna is tired.")).commit(
@@ -297,7 +299,7 @@ def test_recall_waits_for_nobody_too_long() -> None:
     async def play() -> str:
         past = Past(
             DialogueRules(
-                window=WindowRule(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=False)
+                window=WindowSetting(min_turns=2, max_turns=4), compaction=CompactionRule(enabled=False)
             )
         )
         past.store = Slow()

@@ -1,0 +1,28 @@
+"""What the routing knows of the nodes' caches, as dialogues ask for it."""
+
+from collections.abc import Callable
+
+from gateway.routing.router import Router
+from history.conversation import Binding
+from history.residency import Retained
+
+_GONE = 0.3
+"""Odds below which a conversation is cut as if its KV had gone: a cut that comes too early costs a prefill,
+one that does not come costs the longer one."""
+
+
+class NodeResidency:
+    """By the ledger's own odds. `clock`: Unix seconds."""
+
+    def __init__(self, router: Router, clock: Callable[[], float]) -> None:
+        self._router = router
+        self._clock = clock
+
+    def is_gone(self, binding: Binding) -> bool:
+        """Whether its node is away, or has most likely evicted it."""
+        return self._router.odds(binding.node, binding.at, self._clock()) < _GONE
+
+    def retained(self) -> Retained:
+        """As of now."""
+        seconds, is_full = self._router.horizon(self._clock())
+        return Retained(seconds, is_full)
