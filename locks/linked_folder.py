@@ -1,9 +1,9 @@
 """A folder that leads to what was made of some files, whole whenever it is there; standard library only.
 
 The folder is a link to a neighbour named after the files' digest, and becomes it last: at every moment it
-leads to the whole of before, to the whole of now, or to nothing. An interrupted run therefore breaks nothing and
-starts anew, a changed file makes a new neighbour, and what still runs in the old one finishes there: what no
-link leads to is removed at the start of the next run.
+leads to the whole of before, to the whole of now, or to nothing. An interrupted run therefore breaks nothing
+and starts anew, a changed file makes a new neighbour, and what still runs in the old one finishes there: what
+no link leads to is removed at the start of the next run.
 """
 
 import contextlib
