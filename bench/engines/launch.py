@@ -1,4 +1,4 @@
-"""What starts an engine with the small model: traits, and the command and the environment that give them. Pure.
+"""What starts an engine with the small model: traits, and the command and environment that give them. Pure.
 
 The traits say what a test or a measurement is about: how much KV there is, in blocks of which size, adapters,
 ranks. Everything else is what docs/nodes.md asks for, and what makes an engine bearable on a CPU.

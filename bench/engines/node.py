@@ -1,10 +1,11 @@
-"""A real engine that runs: started on ports of its own, ready within a bounded time, gone with its starter."""
+"""A real engine that runs: on ports of its own, ready within a bounded time, gone with its starter."""
 
 import asyncio
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,6 @@ import httpx
 from bench.engines.launch import HOST, Ports, SglangTraits, VllmTraits, sglang, vllm
 from bench.engines.places import Places
 from bench.overhead.processes import free_port
-from gateway.local.child import wrapped
 
 READY_WITHIN_S = 240.0
 ENDS_WITHIN_S = 20.0
@@ -79,7 +79,7 @@ class EngineNode:
         return f"{HOST}:{self.ports.http}"
 
     def start(self) -> None:
-        """Start it; returns before it is ready. On Linux it is killed with this process, however that ends."""
+        """Start it; returns before it is ready. It is killed with this process, however that ends."""
         launch = (
             vllm(self.traits, self.ports, self.places)
             if isinstance(self.traits, VllmTraits)
@@ -87,8 +87,8 @@ class EngineNode:
         )
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
-                wrapped(launch.command, parent=os.getpid()),
-                stdin=subprocess.DEVNULL,
+                (sys.executable, "-m", "bench.engines.bound", *launch.command),
+                stdin=subprocess.PIPE,  # never written to: see bench.engines.bound
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd=self.log.parent,
@@ -113,6 +113,7 @@ class EngineNode:
         self._signal(signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
+            _close(self.process)
 
     def stop(self, *, within_s: float = ENDS_WITHIN_S) -> None:
         """End it in order, and at once what is still there afterwards."""
@@ -182,6 +183,11 @@ def _total(metrics: str, name: str, rank: int | None) -> int:
     samples = re.findall(rf"^{re.escape(name)}(?:\{{([^}}\n]*)\}})? (\S+)", metrics, re.MULTILINE)
     wanted = None if rank is None else f'dp_rank="{rank}"'
     return int(sum(float(value) for labels, value in samples if wanted is None or wanted in labels))
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 async def _answers(client: httpx.AsyncClient, path: str) -> bool:
