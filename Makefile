@@ -24,10 +24,10 @@ WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install run llamafactory check test bench format lock clean
+.PHONY: help install run llamafactory engines-install check test bench format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv from the locks (the other targets do it by themselves)
 
@@ -37,6 +37,10 @@ run: install ## run everything on this machine: store, two CPU nodes, gateway, w
 llamafactory: ## make LLaMA-Factory's own environment in ~/.cache/friendo (2 GB; for training, CPU)
 	@$(NEW_ENOUGH)
 	@$(PYTHON) -m locks.install_llamafactory
+
+engines-install: ## make environments with vLLM and SGLang in ~/.cache/friendo (7 GB; for `make engines`)
+	@$(NEW_ENOUGH)
+	@$(PYTHON) -m locks.install_engines
 
 check: install ## format, lint, types, import contracts, fast tests; under a minute
 	$(BIN)/ruff format --check
@@ -62,7 +66,7 @@ lock: ## resolve the dependencies again into locks/ (needs uv: `pip install uv`)
 	$(COMPILE) pyproject.toml --extra local --extra worker --group dev -o locks/dev.txt
 	sed -n 's/^requires = \["\(hatchling==[^"]*\)"\]$$/\1/p' pyproject.toml | $(COMPILE) - -o locks/build.txt
 	printf '%s\n' llamafactory==0.9.5 networkx setuptools sympy | $(COMPILE) - -o locks/llamafactory-cpu.txt \
-		--excludes locks/llamafactory-torch.txt --no-emit-package torchvision # the rest is what torch needs
+		--excludes locks/torch-cpu.txt --no-emit-package torchvision # the rest is what torch needs
 
 clean: ## remove .venv, caches and build outputs; data in ~/.local/share/friendo stays
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

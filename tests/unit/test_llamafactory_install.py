@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from locks.install_llamafactory import EVERYTHING_ELSE, TORCH, alone, digest, locked, publish
+from locks.cpu_environment import TORCH, locked
+from locks.install_llamafactory import EVERYTHING_ELSE, linked
+from locks.linked_folder import alone, digest
 
 PINNED = re.compile(r"^([\w.-]+)==[\w.+!]+", flags=re.MULTILINE)
 FIRST, SECOND = "llamafactory-0123456789", "llamafactory-abcdefabcd"
@@ -73,40 +75,40 @@ def test_the_lock_holds_llamafactory_and_neither_torch_nor_its_cuda() -> None:
 
 def test_a_whole_environment_is_reused(folder: Path) -> None:
     """The second call has nothing to do."""
-    publish(folder, FIRST, build=build)
-    publish(folder, FIRST, build=must_not_run)
+    linked(folder).publish(FIRST, build=build)
+    linked(folder).publish(FIRST, build=must_not_run)
     assert made_of(folder) == FIRST
 
 
 def test_a_changed_lock_makes_a_new_environment_and_the_next_run_removes_the_old(folder: Path) -> None:
     """A job that runs in the old one finishes there."""
-    publish(folder, FIRST, build=build)
-    publish(folder, SECOND, build=build)
+    linked(folder).publish(FIRST, build=build)
+    linked(folder).publish(SECOND, build=build)
     assert (SECOND, True) == (made_of(folder), folder.with_name(FIRST).exists())
 
-    publish(folder, SECOND, build=must_not_run)
+    linked(folder).publish(SECOND, build=must_not_run)
     assert (SECOND, False) == (made_of(folder), folder.with_name(FIRST).exists())
 
 
 def test_an_interrupted_installation_leaves_what_was_there(folder: Path) -> None:
     """First nothing, later the environment of before; and the half one is built anew."""
     with pytest.raises(KeyboardInterrupt):
-        publish(folder, FIRST, build=interrupted)
+        linked(folder).publish(FIRST, build=interrupted)
     assert not folder.exists()
 
-    publish(folder, FIRST, build=build)
+    linked(folder).publish(FIRST, build=build)
     with pytest.raises(KeyboardInterrupt):
-        publish(folder, SECOND, build=interrupted)
+        linked(folder).publish(SECOND, build=interrupted)
     assert made_of(folder) == FIRST
 
-    publish(folder, SECOND, build=build)
+    linked(folder).publish(SECOND, build=build)
     assert made_of(folder) == SECOND
 
 
 @pytest.mark.parametrize("lost", ["python", "llamafactory-cli"])
 def test_an_environment_that_lost_a_part_is_made_again(folder: Path, lost: str) -> None:
     """The interpreter that it was made with may be gone."""
-    publish(folder, FIRST, build=build)
+    linked(folder).publish(FIRST, build=build)
     (folder / "bin" / lost).unlink()
 
     def again(environment: Path) -> None:
@@ -114,7 +116,7 @@ def test_an_environment_that_lost_a_part_is_made_again(folder: Path, lost: str) 
         (environment / "bin" / lost).write_text("new")
         (environment / "bin" / lost).chmod(0o755)
 
-    publish(folder, FIRST, build=again)
+    linked(folder).publish(FIRST, build=again)
     assert (folder / "bin" / lost).read_text() == "new"
 
 
@@ -122,21 +124,25 @@ def test_what_somebody_else_made_is_not_touched(folder: Path) -> None:
     """Neither an environment of their own nor a neighbour with a similar name."""
     neighbour = folder.with_name("llamafactory-notes")
     neighbour.mkdir()
-    publish(folder, FIRST, build=build)
+    linked(folder).publish(FIRST, build=build)
     assert neighbour.exists()
 
     own = folder.with_name("own")
     own.mkdir()
     with pytest.raises(SystemExit, match="move it away"):
-        publish(own, "own-0123456789", build=must_not_run)
+        linked(own).publish("own-0123456789", build=must_not_run)
 
 
 def test_two_installations_at_once_are_refused(tmp_path: Path) -> None:
     """They would unpack into the same folder."""
     lock = tmp_path / "llamafactory.lock"
-    with alone(lock), pytest.raises(SystemExit, match="is at work"), alone(lock):
+    with (
+        alone(lock, "make it"),
+        pytest.raises(SystemExit, match="make it is at work"),
+        alone(lock, "make it"),
+    ):
         pass
-    with alone(lock):
+    with alone(lock, "make it"):
         assert lock.exists()
 
 
