@@ -24,7 +24,7 @@ class CompactionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many turns before the cut the memory is made; at most `min_turns - 1` count."""
     lag_turns: int = 8
     """How many turns may leave the window before a version covers them, where a cut costs nothing since the
-    KV is gone; at most one cycle's. Recall finds them meanwhile. 0: none."""
+    KV is gone; at most `min_turns`. Recall finds them meanwhile. 0: none."""
     max_tokens: int = 400
     """How long an answer to the instruction may be."""
     max_facts: int = 24
@@ -115,8 +115,8 @@ def settled(
 def free(cut: int, count: int, memories: Sequence[Memory], window: WindowRule, rule: CompactionRule) -> int:
     """The cut of a conversation whose KV is gone anyway: it drops now, at no cost, what it would drop later.
 
-    `count` turns are in the window; at least `min_turns` of them stay, and of those that the newest version does
-    not cover all but `lag_turns`. A version that reaches further into the window waits for its own cut.
+    `count` turns are in the window; at least `min_turns` of them stay, and all but `lag_turns` of those that
+    no version covers. A version that reaches further into the window waits for its own cut.
     """
     if window.policy != "stepped":
         return cut
@@ -130,7 +130,7 @@ def free(cut: int, count: int, memories: Sequence[Memory], window: WindowRule, r
 
 
 def _lag(window: WindowRule, rule: CompactionRule) -> int:
-    return min(rule.lag_turns, step(window))
+    return min(rule.lag_turns, window.min_turns)
 
 
 def instruction(texts: Instructions, *, last: str, sample: str, rule: CompactionRule) -> bytes:

@@ -7,6 +7,7 @@ renewal process, the mean pause divides it): how much of a least-recently-used c
 """
 
 import math
+from bisect import bisect_right
 
 _SHORTEST_S = 0.01
 _GROWTH = 1.25
@@ -61,9 +62,9 @@ class Gaps:
         """The seconds at which `area` reaches that much; infinite where it never does."""
         self._reckon()
         areas = self._areas
-        if area >= areas[-1]:
+        high = bisect_right(areas, area)
+        if high == len(areas):
             return math.inf
-        high = next(place for place, reached in enumerate(areas) if reached > area)
         low = high - 1
         start = 0.0 if low == 0 else _edge(low)
         within = (area - areas[low]) / (areas[high] - areas[low])

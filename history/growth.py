@@ -1,16 +1,22 @@
 """How many turns windows grow to: as configured, or as what is seen asks for (`max_turns: auto`). Pure.
 
 What is seen: pauses between messages, sizes of turns and prompts, how long the nodes keep a prefix. A longer
-window is cut less often, but takes more of the caches, so that they keep fewer conversations, for less long,
-and more messages find their KV gone. For each H between the bounds:
+window is cut less often, but takes more of the caches: they keep fewer conversations, for less long, and more
+messages find their KV gone. Such a message's window is cut to L = `min_turns` at no cost (`compaction.free`),
+so a window lives until that, or until it has grown by c = H - L + 1 turns. With p the chance of the former at
+a message, q = 1 - p, and the sizes S, M, u, d, B of `economics`:
 
-    own(H)   tokens of a conversation in the cache: all of its mean prompt that nobody shares
-    T(H)     the age that a prefix reaches:  area(T(H)) own(H) = area(T) own, as seen now (`gaps`)
-    p(H)     share of pauses beyond T(H), so r(H) = r0 + p(H) (1 - r0)
-    C(H)     the cost of a turn by the closed form (`economics`) at that price
+    E = (1 - q^c) / p              turns that a window lives; c where p = 0
+    m = sum k q^k / sum q^k        turns beyond L that it shows, by their mean, k from 0 to c - 1
+    own = M + u + d (L + m)        tokens of a conversation in the cache: all that nobody shares
+    T:  area(T) own = area(T0) own0          the age that a prefix reaches, by what is seen now (`gaps`)
+    p = the share of pauses beyond T         so p, m and own depend on each other; a few rounds settle them
+    U = q (u + B / 2) + p own(m = 0) + q^c (M + L d) / E       tokens computed per turn
+    C = (1 - r0) U + r0 (S + own) + sigma / max(E, lag)        the cost, in tokens computed
 
-and the H of the least C is taken. While nothing was missed, the caches are ample, and T is what is assumed.
-A conversation keeps the H that its window began with until its next cut (`Conversation.grows_to`).
+and the H of the least C is taken; for p = 0 it is the closed form's. While nothing was missed, the caches
+have room, and T is what is assumed. A conversation keeps the H that its window began with until its next cut
+(`Conversation.grows_to`).
 """
 
 import math
@@ -18,7 +24,7 @@ import math
 import msgspec
 
 from history.conversation import Conversation
-from history.economics import Facts, cost_per_turn, mean_prompt, summary_price
+from history.economics import Facts, summary_price
 from history.gaps import Gaps
 from history.residency import Retained
 from history.rules import DialogueRules
@@ -33,6 +39,8 @@ _WEIGHT = 1 / 256
 _OUTPUT_PRICE = 4.0
 """A token of output by one of uncached input."""
 _INSTRUCTION_TOKENS = 150.0
+_ROUNDS = 6
+_NEVER = 1e-6
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -58,6 +66,8 @@ class Finding(msgspec.Struct, frozen=True):
     """Whether prefixes were missed; else the caches have room, and the retention is what is assumed."""
     share_cold: float
     """Of messages that will find their KV gone, with these windows."""
+    turns_shown: float
+    """By prompts, by their mean."""
     cost: float
     """Of a turn, in uncached tokens; at the window that there was before: `cost_before`."""
     cost_before: float
@@ -71,6 +81,7 @@ class Growth:
     def __init__(self, rules: DialogueRules) -> None:
         self._setting = rules.window
         self._compacts = rules.compaction.enabled
+        self._lag = rules.compaction.lag_turns
         self._cached_price = rules.tail.cached_price
         self._gaps = Gaps()
         self._sizes: Sizes | None = None
@@ -129,32 +140,43 @@ class Growth:
         before = self.newest()
         least, most = self._setting.bounds
         prices = {turns: self._price(turns, retained, self._sizes) for turns in range(least, most + 1)}
-        best = min(prices, key=lambda turns: prices[turns])
+        best = min(prices, key=lambda turns: prices[turns].cost)
         self.finding = Finding(
             max_turns=best,
             retention_s=retained.seconds,
             is_full=retained.is_full,
-            share_cold=self._share_cold(best, retained, self._sizes),
-            cost=prices[best],
-            cost_before=prices[before.max_turns],
+            share_cold=prices[best].share_cold,
+            turns_shown=prices[best].shown,
+            cost=prices[best].cost,
+            cost_before=prices[before.max_turns].cost,
             sizes=self._sizes,
             pauses=self._gaps.count,
         )
 
-    def _price(self, turns: int, retained: Retained, sizes: Sizes) -> float:
-        facts = self._facts(sizes, self._share_cold(turns, retained, sizes))
-        return cost_per_turn(facts, self._setting.min_turns, turns)
+    def _price(self, turns: int, retained: Retained, sizes: Sizes) -> "_Price":
+        """What a turn costs under windows of so many turns, and what follows from them."""
+        facts, least = self._facts(sizes), self._setting.min_turns
+        cycle = turns - least + 1
+        cold = self._gaps.share_beyond(retained.seconds)
+        beyond = _mean_beyond(cycle, cold)
+        for _ in range(_ROUNDS if retained.is_full else 0):
+            cold = self._share_cold(_own(facts, least + beyond), retained, sizes)
+            beyond = _mean_beyond(cycle, cold)
+        warm = 1 - cold
+        lives = (1 - warm**cycle) / cold if cold > _NEVER else float(cycle)
+        own = _own(facts, least + beyond)
+        computed = warm * (facts.user_tokens + facts.block / 2) + cold * _own(facts, least)
+        computed += warm**cycle * (facts.summary_tokens + least * facts.turn_tokens) / lives
+        called = facts.sigma / max(lives, self._lag)
+        cost = (1 - facts.r0) * computed + facts.r0 * (facts.persona_tokens + own) + called
+        return _Price(cost, cold, least + beyond)
 
-    def _share_cold(self, turns: int, retained: Retained, sizes: Sizes) -> float:
-        if not retained.is_full:
-            return self._gaps.share_beyond(retained.seconds)
-        facts = self._facts(sizes, 0.0)
-        own = mean_prompt(facts, self._setting.min_turns, turns) - facts.persona_tokens
-        now = max(1.0, sizes.prompt - facts.persona_tokens)
+    def _share_cold(self, own: float, retained: Retained, sizes: Sizes) -> float:
+        now = max(1.0, sizes.prompt - sizes.persona)
         seconds = self._gaps.time_of(self._gaps.area(retained.seconds) * now / own)
         return 0.0 if math.isinf(seconds) else self._gaps.share_beyond(seconds)
 
-    def _facts(self, sizes: Sizes, share_cold: float) -> Facts:
+    def _facts(self, sizes: Sizes) -> Facts:
         said = max(1.0, sizes.turn - sizes.answer)
         facts = Facts(
             persona_tokens=sizes.persona,
@@ -163,7 +185,6 @@ class Growth:
             turn_tokens=max(1.0, sizes.turn),
             answer_tokens=sizes.answer,
             r0=self._cached_price,
-            p_cold=share_cold,
         )
         if not self._compacts:
             return facts
@@ -171,3 +192,22 @@ class Growth:
             facts, self._setting.min_turns, instruction_tokens=_INSTRUCTION_TOKENS, output_price=_OUTPUT_PRICE
         )
         return msgspec.structs.replace(facts, sigma=sigma)
+
+
+class _Price(msgspec.Struct, frozen=True):
+    cost: float
+    share_cold: float
+    shown: float
+
+
+def _own(facts: Facts, turns: float) -> float:
+    return facts.summary_tokens + facts.user_tokens + facts.turn_tokens * turns
+
+
+def _mean_beyond(cycle: int, cold: float) -> float:
+    """The mean of k = 0 .. cycle - 1, weighted by (1 - cold)^k."""
+    if cold <= _NEVER:
+        return (cycle - 1) / 2
+    warm = 1 - cold
+    lost = warm**cycle
+    return warm / cold - cycle * lost / (1 - lost)

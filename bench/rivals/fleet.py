@@ -26,9 +26,6 @@ class Fleet(Protocol):
     async def counts(self) -> list[Count]:
         """What each has done since it was started."""
 
-    async def requests(self) -> list[int]:
-        """How many each was asked since it was started."""
-
 
 class StubFleet:
     """Stub nodes: block-exact caches, exact counts, as long for a prompt as their rate says."""
@@ -49,10 +46,6 @@ class StubFleet:
         """What each has done."""
         stats = [await stub.stats() for stub in self._stubs]
         return [Count(prompt=one["prompt_tokens"], cached=one["cached_tokens"]) for one in stats]
-
-    async def requests(self) -> list[int]:
-        """How many each was asked."""
-        return [(await stub.stats())["requests"] for stub in self._stubs]
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class Figures(msgspec.Struct, frozen=True):
     ttft_p50_s: float
     ttft_p90_s: float
     load: float
-    """Requests of the busiest node by the mean."""
+    """Prompt tokens of the busiest node by the mean."""
     foretold: float | None
     """Share of turns, cuts apart, whose cached tokens were foretold to within a block."""
     foretold_at_cuts: float | None
@@ -57,12 +57,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def figures(
-    dialogues: Sequence[Sequence[Turn]],
-    nodes: Sequence[Count],
-    requests: Sequence[int],
-    *,
-    block: int,
-    failed: int,
+    dialogues: Sequence[Sequence[Turn]], nodes: Sequence[Count], *, block: int, failed: int
 ) -> Figures:
     """All of an arm in numbers."""
     turns = [turn for dialogue in dialogues for turn in dialogue]
@@ -71,6 +66,7 @@ def figures(
     cut = [(before, turn) for before, turn in pairs if is_cut(before, turn)]
     first = sorted(turn.first_s for turn in turns)
     said = sum(turn.prompt - before.prompt - before.completion for before, turn in grown) / max(1, len(grown))
+    loads = [node.prompt for node in nodes]
     prompt, cached = sum(turn.prompt for turn in turns), sum(turn.cached for turn in turns)
     return Figures(
         turns=len(turns),
@@ -85,7 +81,7 @@ def figures(
         computed=sum(node.prompt - node.cached for node in nodes) / len(turns),
         ttft_p50_s=first[len(first) // 2],
         ttft_p90_s=first[len(first) * 9 // 10],
-        load=max(requests) * len(requests) / sum(requests),
+        load=max(loads) * len(loads) / sum(loads),
         foretold=_foretold([turn for _, turn in grown], block),
         foretold_at_cuts=_foretold([turn for _, turn in cut], block),
         mean_prompt=prompt / len(turns),

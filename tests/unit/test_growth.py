@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from history.compaction import CompactionRule
+from history.compaction import CompactionRule, free
 from history.conversation import Conversation
 from history.growth import Growth, Sizes
 from history.residency import Retained
 from history.rules import DialogueRules
-from history.window import WindowSetting
+from history.window import WindowSetting, advance
 
 AUTO = WindowSetting(min_turns=20, max_turns="auto")
 SIZES = Sizes(prompt=5600.0, turn=160.0, answer=120.0, memory=200.0, persona=800.0, shown=29.0)
@@ -52,15 +52,41 @@ def test_with_ample_caches_it_is_the_closed_form() -> None:
     assert abs(found(seen(gap_s=1.0), AMPLE) - 39) <= 1
 
 
-def test_caches_that_are_short_make_shorter_windows() -> None:
-    growth = seen()
-    turns = [found(growth, Retained(seconds, is_full=True)) for seconds in (100_000.0, 600.0, 200.0, 60.0)]
-    assert turns == sorted(turns, reverse=True)
-    assert turns[-1] < turns[0] - 5
+def test_caches_that_are_short_show_fewer_turns() -> None:
+    growth, shown = seen(), []
+    for seconds in (100_000.0, 200.0, 100.0, 50.0):
+        growth.find(Retained(seconds, is_full=True))
+        assert growth.finding is not None
+        shown.append(growth.finding.turns_shown)
+    assert shown == sorted(shown, reverse=True)
+    assert shown[-1] < shown[0] - 4
 
 
-def test_long_pauses_make_shorter_windows() -> None:
-    assert found(seen(gap_s=3600.0), AMPLE) < found(seen(gap_s=60.0), AMPLE)
+@pytest.mark.parametrize(("cold", "turns"), [(0.02, 40), (0.1, 30), (0.3, 60), (0.7, 25)])
+def test_the_price_is_that_of_a_dialogue_played_turn_by_turn(cold: float, turns: int) -> None:
+    """Messages find their KV gone by a dice; windows are cut by the functions that serve."""
+    growth, dice = seen(), random.Random(7)
+    for _ in range(20_000):  # all pauses are short or long, so that the share beyond is `cold`
+        growth.paused(1e5 if dice.random() < cold else 1.0)
+    price = growth._price(turns, Retained(1000.0, is_full=False), SIZES)
+    rule = WindowSetting(min_turns=20, max_turns=turns).rule()
+    off = CompactionRule(enabled=False)
+    cut, shown, computed, count = 0, 0, 0.0, 30_000
+    for n in range(40, 40 + count):
+        if n == 40 or dice.random() < price.share_cold:
+            cut = free(cut, n - cut, (), rule, off)
+            computed += SIZES.memory + 40 + 160 * (n - cut)
+        else:
+            computed += 40 + 8
+        shown += n - cut
+        moved = advance(cut, [0] * (n + 1 - cut), rule)
+        if moved > cut:  # warmed in the background
+            computed += SIZES.memory + 160 * 20
+        cut = moved
+    prompt = SIZES.persona + SIZES.memory + 40 + 160 * shown / count
+    cost = 0.9 * computed / count + 0.1 * prompt
+    assert price.shown == pytest.approx(shown / count, rel=0.03)
+    assert price.cost == pytest.approx(cost, rel=0.05)
 
 
 def test_a_summary_that_costs_makes_fewer_cuts() -> None:

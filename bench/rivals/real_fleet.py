@@ -1,0 +1,55 @@
+"""Real engines as the nodes of a run: their own caches, their own counters."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from bench.engines.launch import MODEL_NAME, SglangTraits, VllmTraits
+from bench.engines.node import EngineNode, counters, running
+from bench.engines.places import Places
+from bench.rivals.tally import Count
+
+Engine = Literal["vllm", "sglang"]
+
+_FORGET = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
+
+
+class RealFleet:
+    """Nodes of one real engine."""
+
+    def __init__(self, nodes: Sequence[EngineNode], block: int) -> None:
+        self.engine: str = nodes[0].engine
+        self.model = MODEL_NAME
+        self.block = block
+        self.urls: Sequence[str] = [node.url for node in nodes]
+        self._nodes = nodes
+
+    async def forget(self) -> None:
+        """Empty every cache. Raises `httpx.HTTPStatusError` where an engine is still at work."""
+        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
+            for url in self.urls:
+                (await client.post(url + _FORGET[self.engine])).raise_for_status()
+
+    async def counts(self) -> list[Count]:
+        """What each has done."""
+        found = [await counters(node) for node in self._nodes]
+        return [Count(prompt=one.prompt, cached=one.cached) for one in found]
+
+
+@asynccontextmanager
+async def real_fleet(
+    engine: Engine, count: int, *, kv_tokens: int, context: int, places: Places, folder: Path
+) -> AsyncIterator[RealFleet]:
+    """So many nodes with caches of so many tokens each: vLLM with blocks of 32, SGLang with pages of 16."""
+    traits: VllmTraits | SglangTraits
+    if engine == "vllm":
+        traits = VllmTraits(kv_tokens=kv_tokens, context=context, is_dev=True)
+        block = traits.block_size
+    else:
+        traits = SglangTraits(kv_tokens=kv_tokens, context=context)
+        block = traits.page_size
+    async with running(*[traits] * count, places=places, folder=folder) as nodes:
+        yield RealFleet(nodes, block)
