@@ -79,12 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _programme(options: argparse.Namespace) -> Iterator[tuple[Workload, Sequence[str]]]:
     quick = options.quick
-    sliding, stepped, gateway, thrifty = companions(quick=quick)
+    sliding, stepped, *gateways = companions(quick=quick)
     listed: list[tuple[Workload, Sequence[str]]] = [
         (sliding, _SLIDING),
         (stepped, _ALL),
-        (gateway, _OWN_WINDOW),
-        (thrifty, _OWN_WINDOW),
+        *((one, _OWN_WINDOW) for one in gateways),
         *zip(recorded(options.trace, quick=quick), (_ALL, _WITH_IDS), strict=False),
         (nearly_full(quick=quick), _ALL),
         (hot(quick=quick), _ALL),

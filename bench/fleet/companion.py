@@ -7,13 +7,13 @@ goes on over many sessions and ends after at most `dialogue_turns`; then its use
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from math import exp, log
 
 import msgspec
 
 from bench.fleet.dialogue import Dialogue, Layout
-from bench.fleet.node import SimNode
+from bench.fleet.keeper import Keeper, Unknowing
 from bench.fleet.prompt import Prompt, Request
 from bench.fleet.simulation import Arrival
 
@@ -86,13 +86,13 @@ class Companions:
     """The traffic of a crowd. With `gateway` prompts it also makes memories and warms prefixes."""
 
     def __init__(
-        self, crowd: Crowd, layout: Layout, *, seed: int, prewarm: bool = True, nodes: Sequence[SimNode] = ()
+        self, crowd: Crowd, layout: Layout, *, seed: int, prewarm: bool = True, keeper: Keeper | None = None
     ) -> None:
         self._crowd = crowd
         self._layout = layout
         self._seed = seed
         self._prewarm = prewarm
-        self._nodes = nodes
+        self._keeper = keeper or Unknowing()
         weights = [1 / (rank + 1) ** crowd.zipf for rank in range(crowd.personas)]
         self._popular = [sum(weights[: rank + 1]) for rank in range(crowd.personas)]
 
@@ -109,8 +109,8 @@ class Companions:
         crowd, dice, dialogue = self._crowd, source.dice, source.dialogue
         if now > crowd.ends_at:
             return None
-        if self._layout.free_every and self._is_gone(dialogue):
-            dialogue.cut_for_free()
+        if self._layout.mode == "gateway":
+            self._keeper.before(dialogue, now)
         said = _length(dice, crowd.user_median, crowd.user_sigma)
         return Request(
             prompt=dialogue.ask(said),
@@ -137,17 +137,13 @@ class Companions:
         if pause is not None:
             yield now + pause, user
 
-    def _is_gone(self, dialogue: Dialogue) -> bool:
-        """Whether no node has half of the prefix, as KV events tell a gateway."""
-        prefix = dialogue.prefix()
-        half = prefix[0][1] + prefix[1][1] // 2
-        return not any(node.cache.match(prefix) >= half for node in self._nodes)
-
     def _upkeep(self, user: _User, now: float) -> Iterator[Arrival]:
         dialogue = user.dialogue
-        if dialogue.memory_is_due():
-            yield now, (user, dialogue.compaction(), self._crowd.memory_output)
-        if dialogue.recut() and self._prewarm:
+        has_cut = dialogue.recut()
+        self._keeper.after(dialogue, has_cut=has_cut)
+        if (stretch := dialogue.memory_due()) is not None:
+            yield now, (user, dialogue.compaction(stretch), self._crowd.memory_output)
+        if has_cut and self._prewarm:
             yield now, (user, dialogue.warming(), 1)
 
     def _background(self, user: object, prompt: Prompt, output: int, now: float) -> Request:

@@ -1,7 +1,8 @@
 """One simulated dialogue: what its next prompt is made of, under each way of keeping a window.
 
-`sliding` and `stepped` are clients that cut their own history; `gateway` cuts as this product does: in steps,
-with a memory in front that is made in advance, and the new prefix warmed at once.
+`sliding` and `stepped` are clients that cut their own history. `gateway` cuts as this product does, by its
+own functions: in steps, with a memory in front that is made in advance, the new prefix warmed at once; and
+without waiting where the KV has gone.
 """
 
 from typing import Literal
@@ -9,7 +10,9 @@ from typing import Literal
 import msgspec
 
 from bench.fleet.prompt import Extent, Prompt
-from history.window import WindowRule, advance, stateless_cut
+from history.compaction import CompactionRule, Stretch, due, free, settled
+from history.conversation import Memory
+from history.window import WindowRule, stateless_cut
 
 Mode = Literal["sliding", "stepped", "gateway"]
 
@@ -22,11 +25,8 @@ class Layout(msgspec.Struct, frozen=True):
     """For `sliding`, `min_turns` is how many turns are shown."""
     persona_tokens: int = 800
     memory_tokens: int = 200
-    lead_turns: int = 4
+    compaction: CompactionRule = CompactionRule()
     instruction_tokens: int = 150
-    free_every: int = 0
-    """Gateway only: make a memory whenever so many turns more than `min_turns` have none, and cut to it as
-    soon as the KV is gone anyway; 0: as the product does, only before the cut that is due."""
     block: int = 16
 
 
@@ -34,8 +34,8 @@ class Dialogue:
     """The window of one conversation and the extent of its present prefix."""
 
     __slots__ = (
-        "_asked", "_epoch", "_extent", "_links", "_rule", "_shown", "_sizes", "covered", "cut", "has_memory",
-        "id", "is_open", "persona", "reusable", "turn_count",
+        "_asked", "_epoch", "_extent", "_left", "_links", "_memories", "_rule", "_shown", "_sizes", "cut",
+        "id", "is_open", "persona", "reusable", "turn_count", "window",
     )  # fmt: skip
 
     def __init__(self, number: int, persona: int, rule: Layout, *, said: list[int] | None = None) -> None:
@@ -45,9 +45,11 @@ class Dialogue:
         self._sizes = list(said or ())
         self.turn_count = len(self._sizes)
         self.cut = 0
-        self.covered = 0
-        """Turns that the newest memory covers."""
-        self.has_memory = False
+        self.window = rule.window
+        """A gateway may give it another one, with any cut."""
+        self._memories: tuple[Memory, ...] = ()
+        self._left: list[int] = []
+        """The sizes of turns before the cut."""
         self.reusable = 0
         """Blocks of the present prefix that a node was made to compute."""
         self.is_open = False
@@ -57,7 +59,7 @@ class Dialogue:
         self._epoch = 0
         self._extent = 0
         self._links: list[bytes] = []
-        self._move_to(self._wanted_cut())
+        self._move_to(self._begun_at())
         self._begin_epoch()
 
     def ask(self, tokens: int) -> Prompt:
@@ -92,16 +94,39 @@ class Dialogue:
         self._begin_epoch()
         return True
 
-    def memory_is_due(self) -> bool:
-        """Whether now is the turn after which a memory is made."""
-        if self._rule.free_every:
-            oldest = max(self.cut, self.covered)
-            return self.turn_count - oldest >= self._rule.window.min_turns + self._rule.free_every
-        return self.turn_count - self.cut == self._rule.window.max_turns - self._rule.lead_turns
+    @property
+    def has_memory(self) -> bool:
+        """Whether the prompt shows one."""
+        return any(memory.covers_to <= self.cut for memory in self._memories)
 
-    def compaction(self) -> Prompt:
-        """The call that makes the memory: the dialogue so far and an instruction."""
-        self.covered = self.turn_count - self._rule.window.min_turns
+    @property
+    def shown(self) -> int:
+        """Turns in the window."""
+        return len(self._sizes)
+
+    @property
+    def tokens(self) -> int:
+        """Of the present prefix."""
+        return self._length()
+
+    @property
+    def mean_turn(self) -> float:
+        """Tokens of a turn in the window."""
+        return self._shown / max(1, len(self._sizes))
+
+    def memory_due(self) -> Stretch | None:
+        """What a memory should cover that is made now."""
+        return due(self.cut, self._sizes, self._memories, self.window, self._rule.compaction)
+
+    def compaction(self, stretch: Stretch) -> Prompt:
+        """The call that makes the memory: the dialogue so far and an instruction.
+
+        Of turns that left without one, only those.
+        """
+        made = Memory(covers_to=stretch.covers_to, version=len(self._memories) + 1, summary="")
+        self._memories = (*self._memories, made)[-2:]
+        if stretch.start < self.cut:
+            return self._catching_up(stretch)
         tokens = self._length() + self._rule.instruction_tokens
         prompt = self._prompt(self._length(), self._links, b"", self.reusable)
         more = tokens // self._rule.block - prompt.blocks()
@@ -114,22 +139,48 @@ class Dialogue:
             links=[*self._links, self._link(b"i")],
         )
 
+    def _catching_up(self, stretch: Stretch) -> Prompt:
+        rule, own = self._rule, self._extent + 1
+        sizes = (*self._left, *self._sizes)[stretch.start : stretch.covers_to]
+        tokens = rule.persona_tokens + rule.memory_tokens + sum(sizes) + rule.instruction_tokens
+        shared = rule.persona_tokens // rule.block
+        head = b"p%d" % self.persona
+        return Prompt(
+            tokens=tokens,
+            extents=((self.persona, shared), (own, tokens // rule.block - shared)),
+            answer=own,
+            links=[head, self._link(b"c")],
+            heads=((head, rule.persona_tokens),),
+        )
+
     def warming(self) -> Prompt:
         """The beginning of the next prompt."""
         prompt = self._prompt(self._length(), list(self._links), b"", 0)
         self.reusable = prompt.blocks()
         return prompt
 
-    def cut_for_free(self) -> None:
-        """The KV is gone: take the memory that waits, as everything is computed again anyway."""
-        if self._rule.free_every and self.covered > self.cut:
-            self._move_to(self.covered)
-            self._begin_epoch()
+    def cut_for_free(self) -> bool:
+        """The KV is gone, and everything is computed again anyway; whether that cut anything."""
+        cut = free(self.cut, len(self._sizes), self._memories, self.window, self._rule.compaction)
+        if cut == self.cut:
+            return False
+        self._move_to(cut)
+        self._begin_epoch()
+        return True
 
     def prefix(self) -> tuple[Extent, ...]:
         """What a node was made to compute of the present prefix."""
         shared = self._rule.persona_tokens // self._rule.block
         return ((self.persona, shared), (self._extent, max(0, self.reusable - shared)))
+
+    def _begun_at(self) -> int:
+        """Where a dialogue of that length is cut that begins in the middle."""
+        if self._rule.mode != "gateway":
+            return self._wanted_cut()
+        cut = stateless_cut(self.turn_count, self.window)
+        if cut:
+            self._memories = (Memory(covers_to=cut, version=1, summary=""),)
+        return cut
 
     def _wanted_cut(self) -> int:
         rule = self._rule.window
@@ -137,12 +188,12 @@ class Dialogue:
             return max(0, self.turn_count - rule.min_turns)
         if self._rule.mode == "stepped":
             return stateless_cut(self.turn_count, rule)
-        return advance(self.cut, self._sizes, rule)
+        return settled(self.cut, self._sizes, self._memories, self.window, self._rule.compaction)
 
     def _move_to(self, cut: int) -> None:
         self._shown -= sum(self._sizes[: cut - self.cut])
+        self._left += self._sizes[: cut - self.cut]
         del self._sizes[: cut - self.cut]
-        self.has_memory = self.has_memory or (self._rule.mode == "gateway" and cut > 0)
         self.cut = cut
 
     def _begin_epoch(self) -> None:

@@ -133,7 +133,7 @@ def _stage(contender: str, crowd: Crowd, seed: int) -> tuple[list[SimNode], Simu
     nodes = [SimNode(index, H100_7B, kv_tokens=2 * H100_7B.kv_tokens) for index in range(8)]
     policies = CONTENDERS[contender](Sight(nodes=nodes, seed=seed), 1)
     tally = Tally()
-    traffic = Companions(crowd, Layout(), seed=seed, nodes=nodes)
+    traffic = Companions(crowd, Layout(), seed=seed)
     return nodes, Simulation(nodes, policies, traffic, tally), tally
 
 

@@ -54,6 +54,10 @@ class Ours:
         request.memo = decision
         return self._index[decision.node]
 
+    def bound(self, conversation: int) -> Bound | None:
+        """Where a conversation's KV was put last."""
+        return self._bindings.get(conversation)
+
     def answered(self, request: Request, now: float) -> None:
         """Its prompt is computed."""
         self.router.answered(_decided(request), now)

@@ -32,7 +32,7 @@ def play(workload: Workload, contender: str, *, replicas: int = 1, seed: int = 1
     nodes = fleet(workload)
     policies = CONTENDERS[contender](Sight(nodes=nodes, seed=seed), replicas)
     tally = Tally()
-    simulation = Simulation(nodes, policies, workload.traffic(seed, nodes), tally)
+    simulation = Simulation(nodes, policies, workload.traffic(seed, nodes, policies), tally)
     simulation.at(workload.measured_from, lambda now: tally.begin(nodes, now))
     began = time.perf_counter()
     simulation.run()

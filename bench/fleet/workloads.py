@@ -12,14 +12,17 @@ import msgspec
 from bench.fleet.card import A10G_7B, H100_7B, Card
 from bench.fleet.companion import Companions, Crowd
 from bench.fleet.dialogue import Layout
+from bench.fleet.keeper import MakeKeeper, knows_nothing, learning
 from bench.fleet.node import SimNode
+from bench.fleet.policy import Policy
 from bench.fleet.shared_prompt import Questions, SharedPrompts, Stage
 from bench.fleet.simulation import Traffic
 from bench.fleet.trace import BLOCK, Trace, read
+from history.compaction import CompactionRule
 from history.window import WindowRule
 
-MakeTraffic = Callable[[int, Sequence[SimNode]], Traffic]
-"""Of a seed and the nodes; only a gateway that gets KV events looks at these."""
+MakeTraffic = Callable[[int, Sequence[SimNode], Sequence[Policy]], Traffic]
+"""Of a seed, and of the nodes and routers: a gateway that remembers dialogues knows something of these."""
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -46,15 +49,23 @@ def companions(*, quick: bool) -> list[Workload]:
         "companions, sliding client": Layout(mode="sliding"),
         "companions, stepped client": Layout(mode="stepped"),
         "companions, gateway": Layout(mode="gateway"),
-        "companions, gateway, cut when cold": Layout(mode="gateway", free_every=5),
     }
+    gateway = layouts["companions, gateway"]
+    late = msgspec.structs.replace(gateway, compaction=CompactionRule(lag_turns=0))
+    keepers = {
+        "companions, gateway": learning(gateway, is_auto=False),
+        "companions, gateway, memory never late": learning(late, is_auto=False),
+        "companions, gateway, auto": learning(gateway, is_auto=True),
+        "companions, gateway, auto, KV events": learning(gateway, is_auto=True, sees=True),
+    }
+    layouts |= {name: late if "late" in name else gateway for name in keepers}
     return [
         Workload(
             name=name,
             about=f"8 x {A10G_7B.name}, {crowd.users} users; {kv_tokens:,} KV tokens a node: half the need",
             card=A10G_7B,
             kv_tokens=kv_tokens,
-            traffic=_crowd(crowd, layout),
+            traffic=_crowd(crowd, layout, keepers.get(name, knows_nothing)),
             measured_from=crowd.measured_from,
         )
         for name, layout in layouts.items()
@@ -73,7 +84,7 @@ def recorded(path: Path, *, quick: bool) -> list[Workload]:
     }
 
     def of(kind: str) -> MakeTraffic:
-        return lambda _seed, _nodes: traces[kind]
+        return lambda _seed, _nodes, _policies: traces[kind]
 
     return [
         Workload(
@@ -101,7 +112,7 @@ def nearly_full(*, quick: bool) -> Workload:
         about=f"8 x {H100_7B.name}, {questions.groups} system prompts x {questions.per_group} questions",
         card=H100_7B,
         kv_tokens=kv_tokens,
-        traffic=lambda seed, _nodes: SharedPrompts(questions, seed=seed),
+        traffic=lambda seed, _nodes, _policies: SharedPrompts(questions, seed=seed),
         stages=stages,
     )
 
@@ -155,5 +166,5 @@ def eager(*, quick: bool) -> Workload:
     )
 
 
-def _crowd(crowd: Crowd, layout: Layout) -> MakeTraffic:
-    return lambda seed, nodes: Companions(crowd, layout, seed=seed, nodes=nodes)
+def _crowd(crowd: Crowd, layout: Layout, keeper: MakeKeeper = knows_nothing) -> MakeTraffic:
+    return lambda seed, nodes, policies: Companions(crowd, layout, seed=seed, keeper=keeper(nodes, policies))

@@ -18,12 +18,13 @@ from bench.fleet.report import table
 from bench.fleet.shared_prompt import Questions, SharedPrompts, Stage
 from bench.fleet.tally import share_of, spread
 from bench.fleet.trace import Line, Trace
+from history.compaction import CompactionRule, Stretch
 from history.window import WindowRule, stateless_cut
 
 WINDOW = WindowRule(min_turns=4, max_turns=8)
 
 
-def talk(dialogue: Dialogue, turns: int) -> list[tuple[int, int, int]]:
+def talk(dialogue: Dialogue, turns: int, *, remembers: bool = False) -> list[tuple[int, int, int]]:
     """Per turn: the dialogue's own extent, its blocks, and those that the last answer left of it."""
     seen = []
     for _ in range(turns):
@@ -31,13 +32,16 @@ def talk(dialogue: Dialogue, turns: int) -> list[tuple[int, int, int]]:
         seen.append((*prompt.extents[1], prompt.reusable))
         dialogue.answer(120)
         dialogue.recut()
+        if remembers and (stretch := dialogue.memory_due()):
+            dialogue.compaction(stretch)
     return seen
 
 
 @pytest.mark.parametrize("mode", ["stepped", "gateway"])
 def test_stepped_prompts_only_grow_between_cuts(mode: str) -> None:
     """Within an extent every prompt has more blocks than the last, and all that its answer left."""
-    seen = talk(Dialogue(1, 0, Layout(mode=mode, window=WINDOW)), 60)  # type: ignore[arg-type] # one of two
+    dialogue = Dialogue(1, 0, Layout(mode=mode, window=WINDOW))  # type: ignore[arg-type] # one of two
+    seen = talk(dialogue, 60, remembers=mode == "gateway")
 
     within = [(a, b) for a, b in pairwise(seen) if a[0] == b[0]]
     assert len(within) > 40
@@ -64,19 +68,26 @@ def test_clients_and_gateways_cut_in_the_same_place(turns: int) -> None:
     assert cuts == dict.fromkeys(cuts, stateless_cut(turns, WINDOW))
 
 
-def test_free_cut_takes_the_memory_that_waits_and_keeps_the_least_turns() -> None:
+def test_free_cut_keeps_the_least_turns_and_lets_few_go_unremembered() -> None:
     """A prompt that is computed anew anyway may as well be short."""
-    layout = Layout(mode="gateway", window=WINDOW, free_every=2)
+    layout = Layout(mode="gateway", window=WINDOW, compaction=CompactionRule(lag_turns=2))
     dialogue = Dialogue(1, 0, layout)
-    talk(dialogue, 6)
-    assert dialogue.memory_is_due()
-    dialogue.compaction()
+    talk(dialogue, 7)
+    assert dialogue.memory_due() is not None
 
     before = dialogue.ask(40).tokens
     dialogue.give_up()
-    dialogue.cut_for_free()
-    assert (dialogue.turn_count - dialogue.cut, dialogue.has_memory) == (WINDOW.min_turns, True)
-    assert before - dialogue.ask(40).tokens == 2 * 160 - layout.memory_tokens
+    assert dialogue.cut_for_free()
+    assert (dialogue.shown, dialogue.cut, dialogue.has_memory) == (5, 2, False)
+    assert before - dialogue.ask(40).tokens == 2 * 160
+    dialogue.give_up()
+    assert not dialogue.cut_for_free()
+
+    stretch = dialogue.memory_due()
+    assert stretch == Stretch(start=0, covers_to=2)
+    caught_up = dialogue.compaction(stretch)
+    assert caught_up.tokens == 800 + 200 + 2 * 160 + layout.instruction_tokens
+    assert dialogue.has_memory
 
 
 def test_crowd_has_the_published_statistics() -> None:
