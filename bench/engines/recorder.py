@@ -48,7 +48,7 @@ class Recorder:
 
     target: str
     node: str
-    """What the calls say where they went."""
+    """What the calls say where they went; a rank is said with it."""
     calls: list[Call] = field(default_factory=list)
     running: int = 0
     """Chat requests under way."""
@@ -71,11 +71,13 @@ class Recorder:
             told = await answer.aread()
             await answer.aclose()
             return Response(told, answer.status_code, shown)
-        passed = self._passed(answer, asked, began_at)
+        rank = request.headers.get("x-data-parallel-rank")
+        node = self.node if rank is None else f"{self.node}-rank{rank}"
+        passed = self._passed(answer, asked, node, began_at)
         return StreamingResponse(passed, answer.status_code, shown)
 
     async def _passed(
-        self, answer: httpx.Response, asked: dict[str, Any], began_at: float
+        self, answer: httpx.Response, asked: dict[str, Any], node: str, began_at: float
     ) -> AsyncIterator[bytes]:
         told = b""
         self.running += 1
@@ -87,14 +89,14 @@ class Recorder:
             self.running -= 1
             await answer.aclose()
         if answer.status_code == 200 and not asked.get("stream"):
-            self._note(json.loads(told), asked, began_at)
+            self._note(json.loads(told), asked, node, began_at)
 
-    def _note(self, told: dict[str, Any], asked: dict[str, Any], began_at: float) -> None:
+    def _note(self, told: dict[str, Any], asked: dict[str, Any], node: str, began_at: float) -> None:
         choice, details = told["choices"][0], told["usage"]["prompt_tokens_details"] or {}
         prompt = told.get("prompt_token_ids") or choice.get("prompt_token_ids")
         answer = choice.get("token_ids") or choice.get("response_token_ids")
         call = Call(
-            node=self.node,
+            node=node,
             body=asked,
             began_at=began_at,
             ended_at=time.monotonic(),

@@ -1,22 +1,24 @@
-"""Real engines for the tests in this folder: started when the first test wants them, ended with the last one.
+"""Real engines for the tests in this folder, each test for vLLM and for SGLang where it says nothing else.
 
-Those of one engine are shared by the tests of a file. Nothing is skipped: where an engine is not installed, its
-tests fail and say how to install it.
+Nothing is skipped: where an engine is not installed, its tests fail and say how to install it.
 """
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.engines.launch import Ports, SglangTraits
+from bench.engines.launch import SglangTraits, VllmTraits
 from bench.engines.lora import write_adapter
-from bench.engines.node import EngineNode, Traits, running
-from bench.engines.places import Places, places
-from tests.ports import free_port
+from bench.engines.node import EngineNode
+from bench.engines.places import ENGINES, Places, places
+from tests.engines.lender import Lender
+
+PAIRS = {
+    "vllm": (VllmTraits(lora=True, is_dev=True),) * 2,
+    "sglang": (SglangTraits(lora=True),) * 2,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.engines)
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
@@ -35,23 +37,28 @@ def engine_places() -> Places:
 
 
 @pytest.fixture(scope="session")
+def lender(engine_places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender]:
+    """Starts engines, and ends them."""
+    one = Lender(engine_places, tmp_path_factory.mktemp("engines"))
+    yield one
+    one.end()
+    one.runner.close()
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which engine a test is about; all tests of one run before those of the next."""
+    return str(request.param)
+
+
+@pytest.fixture
+def pair(engine: str, lender: Lender) -> tuple[EngineNode, ...]:
+    """Two nodes of it."""
+    return lender.lend(*PAIRS[engine])
+
+
+@pytest.fixture(scope="session")
 def adapters(engine_places: Places, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two LoRA adapters of the small model, by the names that tests give them."""
+    """Two LoRA adapters of the small model, by name."""
     folder, model = tmp_path_factory.mktemp("lora"), engine_places.model_folder()
     return {name: write_adapter(folder / name, model, seed=seed) for name, seed in (("warm", 1), ("cold", 2))}
-
-
-def ports_of(traits: Traits) -> Ports:
-    """Ports that stay free while a node is away; side by side for ranks."""
-    ranks = traits.ranks if isinstance(traits, SglangTraits) else 1
-    return Ports(free_port(), free_port(side_by_side=ranks), free_port(side_by_side=ranks))
-
-
-@contextlib.contextmanager
-def started(*traits: Traits, engine_places: Places, folder: Path) -> Iterator[tuple[EngineNode, ...]]:
-    """Engines of these traits that answer; what they print is in `folder`."""
-    ports = tuple(ports_of(one) for one in traits)
-    with asyncio.Runner() as runner:
-        nodes = running(*traits, places=engine_places, folder=folder, ports=ports)
-        yield runner.run(nodes.__aenter__())
-        runner.run(nodes.__aexit__(None, None, None))

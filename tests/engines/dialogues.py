@@ -1,6 +1,7 @@
 """Dialogues through a gateway in front of recorded engines, and what each of their turns found in the caches."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from dataclasses import dataclass
 import httpx
 
 from bench.engines.account import Entry, accounts, drift, is_cut, share_found
-from bench.engines.launch import MODEL_NAME
-from bench.engines.node import Counters, EngineNode, counters
+from bench.engines.launch import MODEL_NAME, SglangTraits
+from bench.engines.node import Counters, EngineNode, Traits, counters
 from bench.engines.recorder import Call, Recorder, recorded
 from tests.gateway_process import Gateway, running_gateway
 
@@ -150,17 +151,31 @@ class Bench:
 
 @asynccontextmanager
 async def bench(nodes: Sequence[EngineNode], options: tuple[str, ...]) -> AsyncIterator[Bench]:
-    """A gateway with these options over these engines."""
+    """A gateway with these options over these engines, each of their ranks a node of its own."""
     async with AsyncExitStack() as stack:
         recorders = [await stack.enter_async_context(recorded(one.url, node=one.name)) for one in nodes]
-        found = [f"{node.engine}={one.url}" for node, one in zip(nodes, recorders, strict=True)]
-        process = running_gateway(*found, options=options)
+        listed = [
+            {"engine": node.engine, "url": one.url, **rank}
+            for node, one in zip(nodes, recorders, strict=True)
+            for rank in _ranks(node.traits)
+        ]
+        process = running_gateway(options=("--config", "config/dev.yaml", *options, *configured(listed)))
         gateway = await asyncio.to_thread(process.__enter__)
         stack.push_async_callback(asyncio.to_thread, process.__exit__, None, None, None)
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=gateway.url, timeout=ANSWERED_WITHIN_S, trust_env=False)
         )
         yield Bench(tuple(nodes), tuple(recorders), gateway, client)
+
+
+def configured(nodes: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    """The options of a gateway over these nodes."""
+    return ("--set", f"nodes={json.dumps(nodes)}")
+
+
+def _ranks(traits: Traits) -> list[dict[str, int]]:
+    count = traits.ranks if isinstance(traits, SglangTraits) else 1
+    return [{"rank": rank} for rank in range(count)] if count > 1 else [{}]
 
 
 def _turn(name: str, number: int, answer: httpx.Response, entry: Entry, before: Call | None) -> Turn:
