@@ -190,7 +190,9 @@ def _newest_answer(messages: Sequence[bytes]) -> int | None:
 
 def _root(request: ChatRequest) -> bytes:
     tools = request.fields.get("tools")
-    return chains.root(request.model, tools=bytes(tools) if tools is not None else b"")
+    return chains.root(
+        request.model, salt=request.salt.encode(), tools=bytes(tools) if tools is not None else b""
+    )
 
 
 def _raw_messages(raw: bytes) -> Sequence[bytes]:

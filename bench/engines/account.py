@@ -1,11 +1,11 @@
 """What a prefix cache could have given for each request, by the token ids themselves, and what it gave. Pure.
 
 *Reusable* tokens of a request are those of its prompt that any earlier request of the fleet left behind: the
-longest prefix that the prompt shares with an earlier request's prompt and answer, less the answer's last token
-(it is never computed), in whole blocks, and never the whole prompt (the last token is always computed, for it
-says what comes next). Earlier is what had ended when the request began, on whichever node and whoever sent it:
-users' turns as well as the gateway's own calls. So a request that went to the wrong node counts against the
-gateway, and so does one whose prompt it wrote anew; what no cache could know does not.
+longest prefix that the prompt shares with an earlier request's prompt and answer, less the answer's last
+token (it is never computed), in whole blocks, and never the whole prompt (the last token is always computed,
+for it says what comes next). Earlier is what had ended when the request began, on whichever node and whoever
+sent it: users' turns as well as the gateway's own calls. So a request that went to the wrong node counts
+against the gateway; what no cache could know does not.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Stands between a gateway and an engine, and notes which tokens the engine read and wrote.
 
-The gateway sees the engine as it is, but for a field that is added to chat requests without streaming: the engine
-then tells the token ids of the prompt and of the answer, which are the truth about what a cache could have held.
-Everything else passes through unread.
+The gateway sees the engine as it is, but for a field that is added to chat requests without streaming: the
+engine then tells the token ids of the prompt and of the answer, which are the truth about what a cache could
+have held. Everything else passes through unread.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ CHAT = "/v1/chat/completions"
 ASKS = {"return_token_ids": True, "return_prompt_token_ids": True}
 """By the second name of SGLang, which refuses it of a stream; vLLM ignores what it does not know."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"}
+_WITHIN_S = 600.0
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 
@@ -113,13 +114,13 @@ async def recorded(target: str, *, node: str) -> AsyncIterator[Recorder]:
     recorder = Recorder(target, node)
     app = Starlette(routes=[Route("/{path:path}", recorder.answer, methods=_METHODS)])
     limits = httpx.Limits(max_connections=None, keepalive_expiry=3.0)  # the engines close after five
-    async with httpx.AsyncClient(timeout=None, trust_env=False, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=_WITHIN_S, trust_env=False, limits=limits) as client:
         app.state.client = client
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
         server = uvicorn.Server(config)
         with _signals_left_alone(server):
             serving = asyncio.create_task(server.serve())
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
             recorder.url = f"http://127.0.0.1:{port}"

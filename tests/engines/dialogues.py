@@ -1,4 +1,4 @@
-"""Dialogues through a gateway in front of recorded engines, and what each of their turns found in the caches."""
+"""Dialogues through a gateway in front of recorded engines, and what each of their turns found cached."""
 
 import asyncio
 import json
@@ -68,8 +68,8 @@ class Measured:
         head = "dialogue turn route    prompt reusable cached expected  cut drift"
         rows = [
             f"{turn.dialogue:8} {turn.number:4} {turn.route:8} {len(turn.entry.call.prompt):6} "
-            f"{turn.entry.reusable:8} {turn.entry.call.cached:6} {turn.expected:8}  {'cut' if turn.is_cut else '':3} "
-            f"{turn.drift or '':5}"
+            f"{turn.entry.reusable:8} {turn.entry.call.cached:6} {turn.expected:8}  "
+            f"{'cut' if turn.is_cut else '':3} {turn.drift or '':5}"
             for turn in sorted(self.turns, key=lambda turn: (turn.dialogue, turn.number))
         ]
         return "\n".join(("", title, head, *rows, self.summary()))
@@ -84,8 +84,9 @@ class Measured:
         return (
             f"{len(self.turns)} turns, {len(cuts)} of them cuts: hit {cached / prompt:.3f}, "
             f"{(prompt - cached) / len(self.turns):.0f} uncached tokens a turn\n"
-            f"of what could be reused, found: {self.share:.4f}; cuts alone {share_found([c.entry for c in cuts]):.4f}\n"
-            f"expected within a block of found: {self.kept_promises:.4f} of {len(plain)} follow-ups without a cut\n"
+            f"found of what could be reused: {self.share:.4f}; "
+            f"at cuts alone {share_found([turn.entry for turn in cuts]):.4f}\n"
+            f"expected within a block of found: {self.kept_promises:.4f} of {len(plain)} other follow-ups\n"
             f"answers that were tokenised otherwise when they came back: {drifted} of {len(self.turns)}\n"
             f"the engines counted {self.counted.cached} cached of {self.counted.prompt} prompt tokens in "
             f"{len(self.entries)} calls"

@@ -1,7 +1,7 @@
 """Lends engines to tests, one set at a time: they are slow to start and take gigabytes.
 
-Whoever asks for the same set gets the one that runs, those that were killed started again on their ports; whoever
-asks for another one gets that after the first has ended.
+Whoever asks for the same set gets the one that runs, those that were killed started again on their ports;
+whoever asks for another one gets that after the first has ended.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ async def test_the_window_alone_is_served_from_cache(engine: str, pair: tuple[En
     print(measured.table(f"{engine}, two nodes, stepped window 4 to 8, nothing else"))
 
     cuts = {name: [t.number for t in measured.turns if t.dialogue == name and t.is_cut] for name in NAMES}
-    assert dict.fromkeys(NAMES, [9, 14]) == cuts
+    assert {name: [9, 14] for name in NAMES} == cuts
     assert sum(turn.entry.call.cached for turn in measured.turns) == measured.counted.cached
     assert sum(len(turn.entry.call.prompt) for turn in measured.turns) == measured.counted.prompt
     assert measured.share >= 0.95

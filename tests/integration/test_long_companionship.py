@@ -73,7 +73,7 @@ def test_what_left_the_window_stands_behind_the_message_that_asks_for_it(
 def test_the_message_before_a_tail_that_was_dropped_is_expected_to_be_cached(
     node: Stub, gateway: Gateway
 ) -> None:
-    """The tail stood behind it, so the node has its text; each time anew, with no count of its own between."""
+    """The tail stood behind it, so the node has its text; also several times in a row."""
     name = f"c{next(numbers)}"
     lore = "The harbour is frozen and the ferries wait for spring. " * 12
     for number in range(4):
