@@ -291,7 +291,7 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         authenticator: Everybody | Keyring = Everybody()
         if settings.auth.enabled:
             pepper = read_pepper(env, configured=settings.auth.pepper)
-            authenticator = Keyring(_key_store(client), pepper=pepper)
+            authenticator = Keyring(_key_store(client), pepper=pepper, isolates=settings.auth.isolate_cache)
             await authenticator.load()
         roster = Roster(settings.nodes, settings.relay, settings.roster)
         stack.callback(roster.close)

@@ -78,7 +78,7 @@ class Chat:
         model, status = "", 200
         try:
             caller = self.authenticator.authenticate(call.headers.get(b"authorization"), now=self.clock())
-            request = self._read(call)
+            request = msgspec.structs.replace(self._read(call), salt=caller.salt)
             require(caller, scope="inference", model=request.model)
             model = request.model
             if request.conversation is None:

@@ -11,7 +11,7 @@ import msgspec
 from gateway.background import Delivered
 from gateway.errors import BadRequest, NoSuchItem
 from gateway.keys.key import Caller, require
-from gateway.request import read_bare_request
+from gateway.request import ChatRequest, read_bare_request
 from gateway.upkeep import Upkeep
 from history.beginning import Owner, character_of
 from history.compactor import Outcome
@@ -146,24 +146,27 @@ class Conversations:
         self, key: ConversationKey, caller: Caller, body: bytes, headers: Mapping[bytes, bytes]
     ) -> Delivered | None:
         """Make the beginning of the next prompt resident on a node; None if there is nothing yet."""
-        conversation = await self.retrieve(key)
-        request = read_bare_request(
-            body, headers, conversation=key.id, model=await self._model(key, conversation)
-        )
-        require(caller, scope="inference", model=request.model)
+        request = await self._request(key, caller, body, headers)
         return await self.upkeep.warm(key, request)
 
     async def compact(
         self, key: ConversationKey, caller: Caller, body: bytes, headers: Mapping[bytes, bytes]
     ) -> Compacted:
         """Make the version of the memory that is due."""
+        request = await self._request(key, caller, body, headers)
+        outcome = await self.upkeep.compact(key, request)
+        return Compacted(outcome, await self.retrieve(key))
+
+    async def _request(
+        self, key: ConversationKey, caller: Caller, body: bytes, headers: Mapping[bytes, bytes]
+    ) -> ChatRequest:
+        """A request that shapes the conversation's next prompt as the caller's own would."""
         conversation = await self.retrieve(key)
         request = read_bare_request(
             body, headers, conversation=key.id, model=await self._model(key, conversation)
         )
         require(caller, scope="inference", model=request.model)
-        outcome = await self.upkeep.compact(key, request)
-        return Compacted(outcome, await self.retrieve(key))
+        return msgspec.structs.replace(request, salt=caller.salt)
 
     async def siblings(
         self, key: ConversationKey, *, item: str | None, turn: int | None

@@ -157,7 +157,12 @@ class Dispatcher:
         exchange: Exchange | None = None
         is_served = False
         try:
-            body = node_body(job.request, job.messages, model=served_name(node, job.request.model))
+            body = node_body(
+                job.request,
+                job.messages,
+                model=served_name(node, job.request.model),
+                takes_salt=node.spec.engine != "openai",
+            )
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
             if job.request.stream:
                 pings.start(lambda: job.reply_headers(decision))

@@ -94,6 +94,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     body_hash: bytes
     forgets: bool = False
     """It names a conversation that cannot be reached, and is answered without it."""
+    salt: str = ""
+    """Of the caller's cached prefixes; empty where all callers share them."""
 
 
 def read_request(
@@ -173,13 +175,16 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str:
     return bounded(headers.get(b"idempotency-key", b"").decode("latin-1"), "idempotency-key")
 
 
-def node_body(request: ChatRequest, messages: bytes, *, model: str) -> bytes:
+def node_body(request: ChatRequest, messages: bytes, *, model: str, takes_salt: bool = True) -> bytes:
     """The body for a node: the client's fields, but these messages and this model name.
 
     Streamed answers always carry their usage: what was cached is how the gateway learns the truth.
+    `takes_salt`: the engine knows caches that are kept apart.
     """
     own = {"model", "messages"}
     pieces = [b'{"model":', msgspec.json.encode(model), b',"messages":', messages]
+    if request.salt and takes_salt:
+        pieces += (b',"cache_salt":', msgspec.json.encode(request.salt))
     if request.stream:
         own.add("stream_options")
         pieces += (b',"stream_options":', _stream_options(request.fields))

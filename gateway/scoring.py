@@ -134,19 +134,19 @@ def prefix_of_prompt(
 def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> tuple[bytes, int]:
     """The longest part of the next prompt that the node has now: its link and its tokens.
 
-    Prompt and answer, unless a tail is dropped: then all that stood before this turn.
+    Prompt and answer, unless a tail is dropped: then all that stood before the tail, the message's own text
+    with it. What the engine did not count is reckoned by bytes, from the last link that it did count.
     """
     if turn.continues(message, usage.completion_tokens):
         return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
-    parts = turn.prompt.parts
-    known = len(parts) - len(turn.layout.plan.draft.messages)
-    if known == 0:
-        return prefix.chain.root, 0
-    link, binding = prefix.chain.links[known - 1], turn.layout.conversation.binding
-    if binding is not None and binding.prefix == link:
-        return link, binding.tokens
-    share = sum(map(len, parts[:known])) / sum(map(len, parts))
-    return link, round(usage.prompt_tokens * share)
+    parts, said = turn.prompt.parts, turn.layout.without_tail()
+    shown = (*parts[: len(parts) - len(said)], *said)
+    link = chains.chain(prefix.chain.root, shown).links[-1]
+    binding, counted, tokens = turn.layout.conversation.binding, 0, 0
+    if binding is not None and binding.prefix in prefix.chain.links:
+        counted, tokens = prefix.chain.links.index(binding.prefix) + 1, binding.tokens
+    share = sum(map(len, shown[counted:])) / sum(map(len, parts[counted:]))
+    return link, tokens + round(max(0, usage.prompt_tokens - tokens) * share)
 
 
 def score(
@@ -190,7 +190,9 @@ def _newest_answer(messages: Sequence[bytes]) -> int | None:
 
 def _root(request: ChatRequest) -> bytes:
     tools = request.fields.get("tools")
-    return chains.root(request.model, tools=bytes(tools) if tools is not None else b"")
+    return chains.root(
+        request.model, salt=request.salt.encode(), tools=bytes(tools) if tools is not None else b""
+    )
 
 
 def _raw_messages(raw: bytes) -> Sequence[bytes]:

@@ -53,6 +53,9 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     pepper: str = ""
     """The secret that stored key digests depend on; at least 32 bytes, from the environment or a file."""
+    isolate_cache: bool = False
+    """Give every tenant a prefix cache of its own on vLLM and SGLang nodes (other engines cannot): nobody
+    finds out by an answer's speed what others asked, and no persona's prefix is shared between tenants."""
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -111,9 +111,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     def said(self) -> tuple[bytes, ...]:
         """The messages that are new, as the engine gets them."""
+        messages = self.without_tail()
+        return (*messages[:-1], with_tail(messages[-1], self.tail)) if self.tail else messages
+
+    def without_tail(self) -> tuple[bytes, ...]:
+        """The messages that are new, as later prompts show them if the tail is dropped."""
         draft = self.plan.draft
-        messages = shown_messages(draft.messages, draft.tailed, self.cut)
-        return (*messages[:-1], with_tail(messages[-1], self.tail)) if self.tail else tuple(messages)
+        return tuple(shown_messages(draft.messages, draft.tailed, self.cut))
 
 
 class Writer(Protocol):

@@ -1,8 +1,8 @@
 """Run an engine whose processes all end with the one that started it, however that ends.
 
 `python -m bench.engines.bound COMMAND ...`, in a session of its own, with a pipe as standard input that the
-starter keeps open: when the pipe ends, so does everything in the session. That one process dies with its parent
-(gateway.local.child) would not be enough: vLLM's workers live on without their server.
+starter keeps open: when the pipe ends, so does everything in the session. That one process dies with its
+parent (gateway.local.child) would not be enough: vLLM's workers live on without their server.
 """
 
 import os

@@ -68,6 +68,8 @@ class Caller(msgspec.Struct, frozen=True):
     key_id: str
     scopes: frozenset[Scope]
     models: frozenset[str]
+    salt: str = ""
+    """Keeps the tenant's cached prefixes apart from others'; empty where all share them."""
 
 
 Snapshot = Mapping[str, Key]
@@ -105,6 +107,15 @@ def authenticate(authorization: bytes | None, snapshot: Snapshot, *, pepper: byt
         raise InvalidKey
     grant = key.grant
     return Caller(grant.tenant, key.id, grant.scopes, grant.models)
+
+
+def cache_salt(tenant: str, *, pepper: bytes) -> str:
+    """What keeps a tenant's prefixes apart on engines; nobody can guess another's, who has not the pepper.
+
+    Its own message, so it is no digest of any key's text.
+    """
+    drawn = hmac.digest(pepper, b"cache salt\0" + tenant.encode(), "sha256")
+    return base64.urlsafe_b64encode(drawn).decode().rstrip("=")
 
 
 def is_live(key: Key, *, now: float) -> bool:

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from gateway.keys.errors import KeyStoreUnavailable
-from gateway.keys.key import Caller, Key, authenticate
+from gateway.keys.key import Caller, Key, authenticate, cache_salt
 from gateway.keys.ports import KeyStore
 
 T = TypeVar("T")
@@ -28,11 +29,17 @@ log = structlog.get_logger()
 
 
 class Keyring:
-    """The keys as last read. Call `load` once, then keep `run` in the process's task group."""
+    """The keys as last read. Call `load` once, then keep `run` in the process's task group.
 
-    def __init__(self, store: KeyStore, *, pepper: bytes, poll_every_s: float = POLL_EVERY_S) -> None:
+    `isolates`: callers get their tenant's salt.
+    """
+
+    def __init__(
+        self, store: KeyStore, *, pepper: bytes, poll_every_s: float = POLL_EVERY_S, isolates: bool = False
+    ) -> None:
         self._store = store
         self._pepper = pepper
+        self._isolates = isolates
         self._poll_every_s = poll_every_s
         self._keys: dict[str, Key] = {}
         self._version: str | None = None
@@ -48,7 +55,10 @@ class Keyring:
 
     def authenticate(self, authorization: bytes | None, *, now: float) -> Caller:
         """See `key.authenticate`; `now` is Unix time."""
-        return authenticate(authorization, self._keys, pepper=self._pepper, now=now)
+        caller = authenticate(authorization, self._keys, pepper=self._pepper, now=now)
+        if not self._isolates:
+            return caller
+        return msgspec.structs.replace(caller, salt=cache_salt(caller.tenant, pepper=self._pepper))
 
     async def load(self) -> None:
         """Read all keys. Raises KeyStoreUnavailable: a process that never had any keys must not serve."""

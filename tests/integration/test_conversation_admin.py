@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import httpx
@@ -12,32 +9,15 @@ import openai
 import pytest
 
 from tests.conftest import Valkey
-from tests.gateway_process import Gateway, Stub, running_gateway, until
-
-PEPPER = "p" * 32
+from tests.gateway_process import Gateway, Stub, running_gateway
+from tests.tenants import guarded_gateway, key_of
 
 
 @pytest.fixture
 def gateway(stub: Stub, valkey: Valkey) -> Iterator[Gateway]:
     """A gateway that asks for keys, over a store of its own."""
-    options, env = ("--redis", valkey.url), {"FRIENDO_KEY_PEPPER": PEPPER}
-    with running_gateway(f"vllm={stub.url}", options=options, env=env, auth=True) as process:
+    with guarded_gateway(f"vllm={stub.url}", valkey=valkey) as process:
         yield process
-
-
-def key(gateway: Gateway, valkey: Valkey, tenant: str, *scopes: str) -> str:
-    """A new key that the gateway knows."""
-    wanted = [part for scope in scopes for part in ("--scope", scope)]
-    command = [sys.executable, "-m", "gateway", "keys", "create", "--tenant", tenant, "--name", "test"]
-    env = {**os.environ, "FRIENDO_KEY_PEPPER": PEPPER}
-    ran = subprocess.run(
-        [*command, *wanted, "--redis", valkey.url], env=env, capture_output=True, text=True, check=True
-    )
-    made = ran.stdout.strip()
-    headers = {"authorization": f"Bearer {made}"}
-    url = f"{gateway.admin_url}/admin/nodes"
-    assert until(lambda: httpx.get(url, headers=headers, trust_env=False).status_code != 401)
-    return made
 
 
 @contextlib.contextmanager
@@ -66,9 +46,9 @@ def talk(one: openai.OpenAI, user: str, *texts: str) -> str:
 def test_tenants_users_and_operators(gateway: Gateway, valkey: Valkey) -> None:
     """Another tenant's id is no id; an operator sees whose there are, takes them out and erases them."""
     with (
-        client(gateway, key(gateway, valkey, "ours")) as ours,
-        client(gateway, key(gateway, valkey, "theirs")) as theirs,
-        admin(gateway, key(gateway, valkey, "ops", "admin")) as operator,
+        client(gateway, key_of(gateway, valkey, "ours")) as ours,
+        client(gateway, key_of(gateway, valkey, "theirs")) as theirs,
+        admin(gateway, key_of(gateway, valkey, "ops", "admin")) as operator,
     ):
         _play(ours, theirs, operator)
 
@@ -104,7 +84,7 @@ def _play(ours: openai.OpenAI, theirs: openai.OpenAI, operator: httpx.Client) ->
 
 def test_the_control_plane_asks_for_its_own_scope(gateway: Gateway, valkey: Valkey) -> None:
     """A key of the data plane opens nobody's list."""
-    with admin(gateway, key(gateway, valkey, "ours")) as plain:
+    with admin(gateway, key_of(gateway, valkey, "ours")) as plain:
         answers = [
             plain.get("/conversations", params={"user": "ada"}),
             plain.get("/users/ada/export"),
@@ -121,7 +101,7 @@ def test_the_control_plane_asks_for_its_own_scope(gateway: Gateway, valkey: Valk
 
 def test_a_list_needs_a_user(gateway: Gateway, valkey: Valkey) -> None:
     """Conversations are indexed by user; what is asked for otherwise is named."""
-    with admin(gateway, key(gateway, valkey, "ops", "admin")) as operator:
+    with admin(gateway, key_of(gateway, valkey, "ops", "admin")) as operator:
         answers = [
             operator.get("/conversations"),
             operator.get("/conversations", params={"user": "u", "limit": 101}),

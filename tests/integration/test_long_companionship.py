@@ -70,6 +70,22 @@ def test_what_left_the_window_stands_behind_the_message_that_asks_for_it(
     assert plain in (last, QUESTION)
 
 
+def test_the_message_before_a_tail_that_was_dropped_is_expected_to_be_cached(
+    node: Stub, gateway: Gateway
+) -> None:
+    """The tail stood behind it, so the node has its text; also several times in a row."""
+    name = f"c{next(numbers)}"
+    lore = "The harbour is frozen and the ferries wait for spring. " * 12
+    for number in range(4):
+        text = f"Message {number}. " + "The lighthouse keeper counts the ships that pass. " * 8
+        prompt, cached, expected = usage(say(gateway, name, text, tail={"lore": [lore]}))
+        if number:
+            assert abs(cached - expected) <= 16
+            assert prompt - cached < 450
+        assert "harbour" in node.prompts()[-1][-1]["content"]
+        assert not any("harbour" in message["content"] for message in node.prompts()[-1][:-1])
+
+
 @pytest.mark.parametrize("limit", [{}, {"max_tokens": 900}])
 def test_a_long_dialogue_never_makes_an_answer_impossible(
     node: Stub, gateway: Gateway, limit: dict[str, int]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.keys.errors import InvalidKey, NotAllowed
-from gateway.keys.key import ENTROPY_BYTES, Caller, Grant, Key, authenticate, mint, require
+from gateway.keys.key import ENTROPY_BYTES, Caller, Grant, Key, authenticate, cache_salt, mint, require
 
 PEPPER = b"p" * 32
 NOW = 1_000.0
@@ -193,3 +193,12 @@ def test_a_record_survives_being_stored(
     _, key = minted(scopes=scopes, models=models, expires_at=expires_at)
 
     assert key == msgspec.msgpack.decode(msgspec.msgpack.encode(key), type=Key)
+
+
+def test_a_tenants_salt_is_its_own_and_nobody_elses() -> None:
+    """The same on every replica, and another one with another pepper."""
+    salt = cache_salt("acme", pepper=PEPPER)
+
+    assert salt == cache_salt("acme", pepper=PEPPER)
+    assert 43 == len(salt)
+    assert 3 == len({salt, cache_salt("acme2", pepper=PEPPER), cache_salt("acme", pepper=b"q" * 32)})

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +134,15 @@ def test_node_gets_nothing_that_is_the_gateways_to_say() -> None:
     request = read_request(body.encode(), {}, adopt_cache_key=False)
 
     assert {"model", "messages"} == set(json.loads(node_body(request, request.messages, model="m")))
+
+
+@pytest.mark.parametrize(("salt", "takes", "sent"), [("s", True, "s"), ("s", False, None), ("", True, None)])
+def test_the_salt_is_the_gateways(salt: str, takes: bool, sent: str | None) -> None:
+    """Whatever the client wrote there; an engine that knows none gets none."""
+    request = msgspec.structs.replace(read(cache_salt="mine"), salt=salt)
+    body = json.loads(node_body(request, request.messages, model="m", takes_salt=takes))
+
+    assert sent == body.get("cache_salt")
 
 
 def test_stream_options_of_the_client_are_kept() -> None:
