@@ -53,6 +53,10 @@ class Prefix(msgspec.Struct, frozen=True):
         if held is not None and held.is_head and usage.cached:
             # It had the beginning and no more, so that is how long it is: whole blocks before a last token.
             head = usage.cached + 1
+        elif held is not None:
+            # Its beginning was counted when it came there, or is guessed from when it was sent: no worse
+            # than what is guessed now, and never to be put in the place of a count.
+            head = 0
         elif self.prompt_tokens:
             head = round(head * usage.prompt_tokens / self.prompt_tokens)
         return self._with_head(head, usage.prompt_tokens)
