@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import xxhash
 
+from gateway.moment import Moment
 from gateway.nodes.completion import Usage
 from gateway.request import ChatRequest
 from gateway.routing import prefix as chains
@@ -32,8 +33,8 @@ class Prefix(msgspec.Struct, frozen=True):
     held: dict[str, Held]
     """Per node, what it should still have of it."""
     bound_to: str | None
-    bound_at: float
-    """When the binding's node got what it holds of this prompt; 0 where it holds nothing of it."""
+    bound_at: float | None
+    """When the binding's node got what it holds of this prompt (steady seconds); None: it holds nothing."""
     reusable: int
     """What the last answer's node had of it, whoever answers now."""
     phase: Phase
@@ -87,14 +88,14 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
         prompt_tokens=tokens,
         held=held,
         bound_to=None,
-        bound_at=0.0,
+        bound_at=None,
         reusable=max((one.expected for one in held.values()), default=0),
         phase="stateless",
         head=head,
     )
 
 
-def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: float) -> Prefix:
+def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: Moment) -> Prefix:
     """A conversation's prompt: its binding says which node has it, and how much."""
     conversation = turn.layout.conversation
     return prefix_of_prompt(request, turn.key, conversation, turn.prompt, router, now=now)
@@ -107,7 +108,7 @@ def prefix_of_prompt(
     prompt: Prompt,
     router: Router,
     *,
-    now: float,
+    now: Moment,
 ) -> Prefix:
     """Any prompt of a conversation, also one that no user waits for."""
     parts, binding = prompt.parts, conversation.binding
@@ -119,16 +120,16 @@ def prefix_of_prompt(
     tokens = reusable + sum(len(part) for part in parts[known:]) // _BYTES_PER_TOKEN
     head, home = _head(chain, parts, tokens), None
     if binding is not None and known:
-        home = Placed(node=binding.node, tokens=binding.tokens, at=binding.at)
-    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now)
-    kept = held.get(binding.node) if binding is not None and known else None
+        home = Placed(node=binding.node, tokens=binding.tokens, at=now.of(binding.at))
+    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now.steady)
+    kept = held.get(home.node) if home is not None else None
     return Prefix(
         chain=chain,
         key=xxhash.xxh3_128_digest(f"{conversation_key.tenant}\0{conversation_key.id}".encode()),
         prompt_tokens=tokens,
         held=held,
         bound_to=binding.node if binding is not None else None,
-        bound_at=binding.at if binding is not None and kept is not None and kept.expected else 0.0,
+        bound_at=home.at if home is not None and kept is not None and kept.expected else None,
         reusable=reusable,
         phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
         head=head,

@@ -112,7 +112,7 @@ class Upkeep:
 
         Conversations that do not come back cost nothing: only those that spoke lately are warmed.
         """
-        since = self._background.clock() - self._rules.rewarm_within_s
+        since = self._background.clock.wall() - self._rules.rewarm_within_s
         for key, seen in islice(self._recent.on(node, since=since), self._rules.rewarm):
             self._put(key, _Errand(frame=seen.frame, turn_count=0, warm=True))
             self._events["rewarm"] += 1

@@ -1,6 +1,5 @@
 """The control plane: what the caches did, and how the nodes are. Its own port, its own scope of keys."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -9,6 +8,7 @@ from gateway.api.conversation_admin import conversation_admin_routes
 from gateway.api.health import Readiness, health_routes
 from gateway.api.node_admin import node_admin_routes
 from gateway.api.public import handle_faults
+from gateway.clock import Clock
 from gateway.conversations import Conversations
 from gateway.keys.key import require
 from gateway.nodes.membership import Membership
@@ -24,18 +24,18 @@ def admin_app(
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> FastAPI:
     """The ASGI application of the admin port."""
     app = FastAPI(title="Friendo gateway, control plane", docs_url=None, redoc_url=None)
     app.include_router(
-        health_routes(readiness, registry_of(telemetry, NodeMetrics(membership.roster, clock)))
+        health_routes(readiness, registry_of(telemetry, NodeMetrics(membership.roster, clock.steady)))
     )
     handle_faults(app, clock)
 
     def admin_only(request: Request) -> None:
         header = request.headers.get("authorization")
-        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock.wall())
         require(caller, scope="admin")
 
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin_only)])
@@ -44,7 +44,7 @@ def admin_app(
     async def cache(minutes: Annotated[int, Query(ge=1, le=MINUTES)] = 60) -> dict[str, Any]:
         return cache_report(telemetry, minutes=minutes)
 
-    routes.include_router(node_admin_routes(membership, clock))
+    routes.include_router(node_admin_routes(membership, clock.steady))
     routes.include_router(conversation_admin_routes(conversations))
     app.include_router(routes)
     return app

@@ -38,7 +38,7 @@ class NodeWatch:
         patience: Patience,
         *,
         may_try: bool = True,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.node = node
         self.pool = NodePool(node.spec.url, patience, headers=own_headers(node.spec))

@@ -93,7 +93,7 @@ def choose(
 ) -> Choice | NoNode:
     """Pick the node for a request. The caller reserves its slot before anything is awaited.
 
-    `rate`: tokens a second that a node of the fleet computes, on average; `now` in Unix seconds.
+    `rate`: tokens a second that a node of the fleet computes, on average; `now` in steady seconds.
     """
     # `unfit` in one expression: of a thousand nodes, a call for each would cost more than all the rest.
     able = [

@@ -27,7 +27,7 @@ _RUNNING_S = 1e-5
 
 
 class Lane:
-    """The state. Times are Unix seconds, tokens those that a node has to compute."""
+    """The state. Times are steady seconds, tokens those that a node has to compute."""
 
     __slots__ = (
         "_moved_at",

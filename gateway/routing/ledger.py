@@ -18,7 +18,7 @@ class Mark(msgspec.Struct, gc=False):
 
     tokens: int
     at: float
-    """When a request last used it, in Unix seconds; minus infinity while the first one is on its way."""
+    """When a request last used it, in steady seconds; minus infinity while the first one is on its way."""
     running: int = 0
     """Requests under way that hold it."""
 

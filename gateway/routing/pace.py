@@ -32,6 +32,7 @@ class Pace:
         self.answer = 100.0
         """Tokens of an answer, on average."""
         self._origin: float | None = None
+        self._latest = 0.0
 
     def rate_of(self, known: Rate) -> float:
         """What a node is taken for that showed this itself."""
@@ -62,7 +63,10 @@ class Pace:
         be done to nodes that get nothing.
         """
         if self._origin is None:
-            self._origin = now
+            self._origin = self._latest = now
+        # Where time goes back, what was is as old as it was: else all that follows would weigh nothing.
+        self._origin += min(0.0, now - self._latest)
+        self._latest = now
         weight = math.exp(min(700.0, (now - self._origin) / _LATELY_S))
         if weight < _RESCALE_AT:
             return weight, 1.0

@@ -36,7 +36,7 @@ class Decision(msgspec.Struct, frozen=True):
     uncached: int
     """Tokens that it will have to compute, what it should have weighed by its odds."""
     at: float
-    """When it was made, in Unix seconds."""
+    """When it was made, in steady seconds."""
     was_alone: bool
     """Whether nothing waited there then."""
     held: Held | None = None

@@ -152,3 +152,15 @@ def test_recent_tokens_weigh_more_and_sums_stay_finite(gaps: list[float]) -> Non
     for earlier, later, gap in zip(weights, weights[1:], gaps[1:], strict=False):
         if gap < 6000:
             assert earlier == pytest.approx(later * math.exp(-gap / 300), rel=1e-6, abs=1e-300)
+
+
+@given(st.lists(st.floats(-7200, 7200), min_size=2, max_size=30))
+def test_what_comes_after_a_clock_was_set_weighs_no_less(jumps: list[float]) -> None:
+    """Else the load bound would stand still for as long as the clock was set back."""
+    pace, now = Pace(), 1e9
+    before, _ = pace.scale(now)
+    for jump in jumps:
+        now += jump
+        weight, divisor = pace.scale(now)
+        assert weight >= before / divisor * 0.999
+        before = weight
