@@ -66,6 +66,7 @@ class Background:
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
         served = await self.dispatcher.serve(self._job(order, request, prefix, now.steady), Nowhere())
         said = completion.from_json(served.body)
+        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(served, said.usage))
         self.router.learn(served.decision, outcome(said.usage, served.first_s))
         block = self.router.block_size(served.decision.node)
         _, scored = score(request.model, prefix, served.decision, said.usage, block)

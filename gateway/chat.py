@@ -22,7 +22,8 @@ from gateway.errors import GatewayError, Interrupted, NodeBroke
 from gateway.fault_log import FaultLog
 from gateway.keys.key import Caller, require
 from gateway.nodes import completion
-from gateway.nodes.completion import Completion, Usage
+from gateway.nodes.completion import Completion
+from gateway.nodes.usage import Usage
 from gateway.ports import Authenticator, Headers, Reply
 from gateway.request import ChatRequest, read_bare_request, read_request
 from gateway.routing.router import Decision, Router
@@ -117,6 +118,7 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
+        usage = self.dispatcher.believed(served, usage)
         self._note(request, prefix, served, usage, call.received_at)
         self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock.steady())
 
@@ -160,6 +162,7 @@ class Chat:
         said = (
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
+        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(served, said.usage))
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock.now()

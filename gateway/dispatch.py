@@ -15,11 +15,11 @@ from gateway.errors import NodeBroke, NodeBusy, NodeFault, OutOfTime, UnknownMod
 from gateway.nodes import completion, relay
 from gateway.nodes.adapters import served_name
 from gateway.nodes.body import BodySink
-from gateway.nodes.completion import Usage
 from gateway.nodes.connection import Exchange, Patience
 from gateway.nodes.dialect import read_refusal
 from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
+from gateway.nodes.usage import Usage, most_prompt_tokens
 from gateway.ports import Headers, Reply
 from gateway.request import ChatRequest, node_body
 from gateway.routing.choice import Ask
@@ -30,6 +30,8 @@ from gateway.telemetry import Telemetry
 from gateway.waiting_room import WaitingRoom
 
 _MAX_ATTEMPTS = 3
+_MOST_ANSWER_TOKENS = 1_000_000
+"""As many as a request may ask for."""
 
 Priority = Literal["interactive", "background"]
 
@@ -64,6 +66,8 @@ class Served(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     first_s: float = 0.0
     """Seconds to the first byte; 0 where an answer comes as a whole and does not tell."""
+    most_tokens: int = 0
+    """What its prompt can have."""
 
 
 class Dispatcher:
@@ -108,6 +112,15 @@ class Dispatcher:
         finally:
             budget.close()
             pings.stop()
+
+    def believed(self, served: Served, usage: Usage) -> Usage:
+        """What an engine counted, without what cannot be; that is noted of its node."""
+        usage = usage.within(served.most_tokens, _MOST_ANSWER_TOKENS)
+        if usage.is_odd:
+            self._telemetry.events["odd_usage"] += 1
+            if self._router.has(served.decision.node):
+                self._router.node(served.decision.node).miscounts += 1
+        return usage
 
     async def _serve(self, job: Job, reply: Reply, pings: Pings) -> Served:
         failed: list[str] = []
@@ -172,7 +185,8 @@ class Dispatcher:
                 served = await _whole(decision, exchange)
             self._roster.answered(node)
             is_served = True
-            return msgspec.structs.replace(served, first_s=first_s or 0.0)
+            most = most_prompt_tokens(body, node.max_context)
+            return msgspec.structs.replace(served, first_s=first_s or 0.0, most_tokens=most)
         except NodeFault as fault:
             self._blame(job, node, fault, since)
             raise

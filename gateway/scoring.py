@@ -6,7 +6,7 @@ import msgspec
 import xxhash
 
 from gateway.moment import Moment
-from gateway.nodes.completion import Usage
+from gateway.nodes.usage import Usage
 from gateway.request import ChatRequest
 from gateway.routing import prefix as chains
 from gateway.routing.holdings import LONG_ENOUGH, Held, Placed, Sought

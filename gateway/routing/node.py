@@ -121,6 +121,8 @@ class Node:
     """How far back its cache may be trusted, by its KV events."""
     truth: Truth = field(default_factory=Truth)
     """Whether it keeps what is expected of it."""
+    miscounts: int = 0
+    """Answers of which it reported token counts that cannot be."""
     missed: list[tuple[float, float]] = field(default_factory=list)
     """What was not found on it since the last poll: when that was placed, and how old it was then."""
     lane: Lane = field(default_factory=Lane)

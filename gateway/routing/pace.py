@@ -8,6 +8,8 @@ FIRST_RATE = 2000.0
 """What a node is taken for before anything is known."""
 _RATE_TOKENS = 256
 """Fewer tokens say more about the network than about a node."""
+_MOST_RATE = 1e7
+"""No accelerator computes a prompt so fast: what looks like it began to answer before it had."""
 _PRIOR = 10
 """So many measurements of a node's own weigh as much as what is known of all."""
 _LATELY_S = 300.0
@@ -49,7 +51,7 @@ class Pace:
         Queueing only makes a rate look lower, so one that is higher than known is news in any case.
         """
         rate = uncached / seconds if seconds > 0 else 0.0
-        if uncached < _RATE_TOKENS or rate <= 0 or not (was_alone or rate > known.seen):
+        if uncached < _RATE_TOKENS or not 0 < rate < _MOST_RATE or not (was_alone or rate > known.seen):
             return known
         self.samples += 1
         self.rate += max(0.02, 1 / self.samples) * (rate - self.rate)

@@ -1,8 +1,6 @@
 """What is noted of a prompt once its engine has counted it."""
 
-import msgspec
-
-from gateway.nodes.completion import Usage
+from gateway.nodes.usage import Usage
 from gateway.routing.choice import Ask, RoutingRules
 from gateway.routing.holdings import Placed, Sought
 from gateway.routing.ledger import Ledger
@@ -48,9 +46,7 @@ class Fleet:
 
 
 def counted(prompt: int, cached: int) -> Usage:
-    details = {"cached_tokens": cached}
-    told = {"prompt_tokens": prompt, "completion_tokens": 9, "prompt_tokens_details": details}
-    return msgspec.convert(told, Usage)
+    return Usage(prompt_tokens=prompt, completion_tokens=9, cached=cached)
 
 
 def test_a_later_turn_leaves_the_counted_length_of_a_persona() -> None:
