@@ -118,7 +118,7 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
-        usage = self.dispatcher.believed(served, usage)
+        usage = self.dispatcher.believed(job, served, usage)
         self._note(request, prefix, served, usage, call.received_at)
         self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock.steady())
 
@@ -162,7 +162,7 @@ class Chat:
         said = (
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
-        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(served, said.usage))
+        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(job, served, said.usage))
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock.now()

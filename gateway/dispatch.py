@@ -55,6 +55,8 @@ class Job(msgspec.Struct):
     """What came of a streamed answer so far."""
     waited_s: float = 0.0
     """For a node, and for those that failed."""
+    most_tokens: int = 0
+    """What its prompt can have, on the node that has it."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -66,8 +68,6 @@ class Served(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     first_s: float = 0.0
     """Seconds to the first byte; 0 where an answer comes as a whole and does not tell."""
-    most_tokens: int = 0
-    """What its prompt can have."""
 
 
 class Dispatcher:
@@ -113,9 +113,9 @@ class Dispatcher:
             budget.close()
             pings.stop()
 
-    def believed(self, served: Served, usage: Usage) -> Usage:
+    def believed(self, job: Job, served: Served, usage: Usage) -> Usage:
         """What an engine counted, without what cannot be; that is noted of its node."""
-        usage = usage.within(served.most_tokens, _MOST_ANSWER_TOKENS)
+        usage = usage.within(job.most_tokens, _MOST_ANSWER_TOKENS)
         if usage.is_odd:
             self._telemetry.events["odd_usage"] += 1
             if self._router.has(served.decision.node):
@@ -164,13 +164,13 @@ class Dispatcher:
             nonlocal first_s
             first_s = self._clock() - sent_at
             pings.stop()
-            self._router.answered(decision, self._clock())
-            self._began(node, first_s)
+            self._began(decision, node, first_s)
 
         exchange: Exchange | None = None
         is_served = False
         try:
             body = node_body(job.request, job.messages, model=served_name(node, job.request.model))
+            job.most_tokens = most_prompt_tokens(body, node.max_context)
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
             if job.request.stream:
                 pings.start(lambda: job.reply_headers(decision))
@@ -185,8 +185,7 @@ class Dispatcher:
                 served = await _whole(decision, exchange)
             self._roster.answered(node)
             is_served = True
-            most = most_prompt_tokens(body, node.max_context)
-            return msgspec.structs.replace(served, first_s=first_s or 0.0, most_tokens=most)
+            return msgspec.structs.replace(served, first_s=first_s or 0.0)
         except NodeFault as fault:
             self._blame(job, node, fault, since)
             raise
@@ -197,7 +196,8 @@ class Dispatcher:
             self._router.release(decision, self._clock(), was_computed=is_served or first_s is not None)
             self._room.freed(node.id)
 
-    def _began(self, node: Node, first_s: float) -> None:
+    def _began(self, decision: Decision, node: Node, first_s: float) -> None:
+        self._router.answered(decision, self._clock())
         self._telemetry.first_byte[node.id].observe(first_s)
         if node.breaker.state == "half_open":
             self._roster.began(node)

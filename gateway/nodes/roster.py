@@ -133,10 +133,16 @@ class Roster:
 
     def broke(self, node: Node, problem: str, *, since: int) -> None:
         """A request failed, sent when the breaker had opened `since` times; if it opens, the node is away."""
-        node.breaker = breaker.failed(node.breaker, since=since)
+        node.breaker = breaker.failed(node.breaker, since=since, is_only=self._is_only(node))
         node.problem = problem
         if node.breaker.state == "open" and node.is_healthy:
             self._take_out(node, problem)
+
+    def _is_only(self, node: Node) -> bool:
+        """Whether it serves something that no other node does that may have requests."""
+        others = [one for one in self._nodes.values() if one is not node]
+        able = [one.models for one in others if one.is_healthy and not one.is_draining]
+        return not node.models <= frozenset().union(*able)
 
     def began(self, node: Node) -> None:
         """A request's answer began."""
