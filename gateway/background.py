@@ -93,6 +93,7 @@ class Background:
             headers=((b"x-request-id", name.encode()),),
             reply_headers=_no_headers,
             priority="background",
+            tenant=order.key.tenant,
         )
 
 

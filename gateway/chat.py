@@ -252,6 +252,7 @@ class Chat:
             # An id of ours: engines take it for theirs, and two clients may send the same one.
             headers=((b"x-request-id", f"{call.request_id}-{next(self.numbers)}".encode()),),
             reply_headers=reply_headers,
+            tenant=caller.tenant,
         )
 
     def _frame(self, call: Call, request: ChatRequest) -> Headers:

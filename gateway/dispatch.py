@@ -51,6 +51,7 @@ class Job(msgspec.Struct):
     """For the node."""
     reply_headers: Callable[[Decision], Headers]
     priority: Priority = "interactive"
+    tenant: str = ""
     sink: StreamSink | None = None
     """What came of a streamed answer so far."""
     waited_s: float = 0.0
@@ -152,6 +153,7 @@ class Dispatcher:
             excluded=failed,
             shared=prefix.head[1],
             places=prefix.places,
+            tenant=job.tenant,
             tells=job.request.stream,
         )
 

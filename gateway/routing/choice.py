@@ -69,6 +69,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Tokens of the beginning that other prompts have too."""
     places: Sequence[tuple[bytes, int]] = ()
     """Prefixes that the chosen node will hold, with their tokens."""
+    tenant: str = ""
+    """Whose it is: tenants take turns in the line."""
     tells: bool = True
     """Whether its first byte will be seen when it comes, as that of a stream is."""
 
