@@ -162,7 +162,8 @@ class Chat:
         said = (
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
-        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(job, served, said.usage))
+        usage = self.dispatcher.believed(job, served, said.usage)
+        said = msgspec.structs.replace(said, usage=usage, model=job.request.model)
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock.now()
@@ -361,6 +362,7 @@ def _unfinished(job: Job | None) -> Answer:
         return nothing
     try:
         said = completion.from_events(job.sink.events)
+        said = msgspec.structs.replace(said, model=job.request.model)
         return Answer(message=_message(said), reply=_frame_of(said), status="incomplete")
     except NodeBroke:
         return nothing

@@ -17,6 +17,7 @@ from gateway.nodes.adapters import served_name
 from gateway.nodes.body import BodySink
 from gateway.nodes.connection import Exchange, Patience
 from gateway.nodes.dialect import read_refusal
+from gateway.nodes.model_name import splice_for
 from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
 from gateway.nodes.usage import Usage, most_prompt_tokens
@@ -184,7 +185,7 @@ class Dispatcher:
             if job.request.stream:
                 served = await _stream(job, decision, exchange, reply, on_first)
             else:
-                served = await _whole(decision, exchange)
+                served = await _whole(job, decision, exchange)
             self._roster.answered(node)
             is_served = True
             return msgspec.structs.replace(served, first_s=first_s or 0.0)
@@ -244,7 +245,7 @@ class _Budget:
         self._task.cancel()
 
 
-async def _whole(decision: Decision, exchange: Exchange) -> Served:
+async def _whole(job: Job, decision: Decision, exchange: Exchange) -> Served:
     sink = BodySink()
     exchange.pump(sink)
     await exchange.done
@@ -253,6 +254,7 @@ async def _whole(decision: Decision, exchange: Exchange) -> Served:
     usage = completion.usage_of(body)
     if error := read_refusal(body):
         raise relay.refusal(error, error.status or 500)
+    body = splice_for(body, job.request.model).of(body)
     return Served(decision=decision, sink=None, body=body, usage=usage)
 
 
@@ -264,6 +266,7 @@ async def _stream(
         drops_usage=not job.request.wants_usage,
         holds_end=job.is_remembered,
         keeps_events=job.is_remembered,
+        model=job.request.model,
     )
     job.sink = sink = StreamSink(reply, shape, on_first=on_first, on_comment=exchange.still_waits)
     exchange.pump(sink)
