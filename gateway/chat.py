@@ -1,7 +1,9 @@
-"""The use case: answer one chat request, top to bottom.
+"""The use case: answer one request for a completion, top to bottom.
 
     parse → who is it → conversation, window, lease (one call to the store) → prompt and its prefix chain
     → choose, relay (`dispatch`) → turn stored, binding moved, lease freed (one call) → expected vs actual
+
+Text completions and embeddings go the way of a chat without a conversation.
 
 A stream's end is held back until its turn is stored, so what a client saw finished is never lost.
 """
@@ -24,8 +26,9 @@ from gateway.keys.key import Caller, require
 from gateway.nodes import completion
 from gateway.nodes.completion import Completion
 from gateway.nodes.usage import Usage
+from gateway.plain_request import read_plain_request
 from gateway.ports import Authenticator, Headers, Reply
-from gateway.request import ChatRequest, read_bare_request, read_request
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest, read_bare_request, read_request
 from gateway.routing.router import Decision, Router
 from gateway.scoring import Prefix, outcome, prefix_of_dialogue, prefix_of_request, resident, score
 from gateway.settings import History
@@ -53,6 +56,8 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str
     received_at: float
     """In steady seconds."""
+    path: str = CHAT
+    """What is asked for; a conversation's `regenerate` is a chat as well."""
     regenerates: str | None = None
     """The conversation whose last message is to be answered anew."""
 
@@ -98,6 +103,8 @@ class Chat:
     def _read(self, call: Call) -> ChatRequest:
         if call.regenerates is not None:
             return read_bare_request(call.body, call.headers, conversation=call.regenerates)
+        if call.path != CHAT:
+            return read_plain_request(call.body, call.headers, path=call.path)
         return read_request(
             call.body,
             call.headers,
@@ -118,6 +125,8 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
+        if request.path == EMBEDDINGS:
+            return  # they teach nothing of prompts
         usage = self.dispatcher.believed(job, served, usage)
         self._note(request, prefix, served, usage, call.received_at)
         self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock.steady())

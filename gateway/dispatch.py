@@ -22,7 +22,7 @@ from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
 from gateway.nodes.usage import Usage, most_prompt_tokens
 from gateway.ports import Headers, Reply
-from gateway.request import ChatRequest, node_body
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest, node_body
 from gateway.routing.choice import Ask
 from gateway.routing.node import Node
 from gateway.routing.router import Decision, Router
@@ -159,7 +159,7 @@ class Dispatcher:
         )
 
     async def _attempt(self, job: Job, decision: Decision, reply: Reply, pings: Pings) -> Served:
-        node = self._router.node(decision.node)
+        node, request = self._router.node(decision.node), job.request
         sent_at, since = self._clock(), node.breaker.openings
         first_s: float | None = None
 
@@ -172,17 +172,16 @@ class Dispatcher:
         exchange: Exchange | None = None
         is_served = False
         try:
-            body = node_body(job.request, job.messages, model=served_name(node, job.request.model))
-            job.most_tokens = most_prompt_tokens(body, node.max_context)
+            body = _body_for(node, job)
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
-            if job.request.stream:
+            if request.stream:
                 pings.start(lambda: job.reply_headers(decision))
             pool = self._roster.pool(node.id)
-            exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body)
+            exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body, path=request.path)
             if head.status != 200:
-                await relay.refuse(exchange, head)
+                await relay.refuse(exchange, head, unserved=_unserved(request))
             reply.attach(exchange)
-            if job.request.stream:
+            if request.stream:
                 served = await _stream(job, decision, exchange, reply, on_first)
             else:
                 served = await _whole(job, decision, exchange)
@@ -207,16 +206,26 @@ class Dispatcher:
             self._room.look(node)
 
     def _blame(self, job: Job, node: Node, fault: NodeFault, since: int) -> None:
-        """A busy node is not a broken one."""
+        """A busy node is not a broken one, and one that gives no vectors may still be one to talk with."""
         kind = type(fault).__name__
         log.warning("node failed", node=node.id, fault=kind, request_id=job.request_id)
         self._telemetry.events[f"node_{kind.removeprefix('Node').lower()}"] += 1
-        if not isinstance(fault, NodeBusy):
+        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS:
             self._roster.broke(node, str(fault), since=since)
 
     def _is_alone(self, job: Job, decision: Decision, failed: list[str]) -> bool:
         """Whether no other node could take over, now or later: then its own error says more than ours."""
         return self._router.could_go(self._ask(job, failed)) <= {decision.node}
+
+
+def _body_for(node: Node, job: Job) -> bytes:
+    body = node_body(job.request, job.messages, model=served_name(node, job.request.model))
+    job.most_tokens = most_prompt_tokens(body, node.max_context)
+    return body
+
+
+def _unserved(request: ChatRequest) -> str:
+    return "" if request.path == CHAT else f"the model '{request.model}' is not served under {request.path}"
 
 
 class _Budget:

@@ -7,7 +7,8 @@ import xxhash
 
 from gateway.moment import Moment
 from gateway.nodes.usage import Usage
-from gateway.request import ChatRequest
+from gateway.plain_request import key_of, pieces_of
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest
 from gateway.routing import prefix as chains
 from gateway.routing.holdings import LONG_ENOUGH, Held, Placed, Sought
 from gateway.routing.prefix import PrefixChain, expected_tokens
@@ -70,7 +71,9 @@ class Prefix(msgspec.Struct, frozen=True):
 
 def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:
     """A stateless prompt: known from its own messages, byte for byte as they were sent."""
-    messages = _raw_messages(request.messages)
+    if request.path == EMBEDDINGS:
+        return _no_prefix(request)
+    messages = _raw_messages(request.messages) if request.path == CHAT else pieces_of(request.messages)
     chain = chains.chain(_root(request), messages)
     known, tokens = router.longest_known(chain.links)
     tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
@@ -92,6 +95,20 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
         reusable=max((one.expected for one in held.values()), default=0),
         phase="stateless",
         head=head,
+    )
+
+
+def _no_prefix(request: ChatRequest) -> Prefix:
+    """What leaves nothing that another one could use."""
+    return Prefix(
+        chain=PrefixChain(root=_root(request), links=()),
+        key=key_of(request.messages),
+        prompt_tokens=len(request.messages) // _BYTES_PER_TOKEN,
+        held={},
+        bound_to=None,
+        bound_at=None,
+        reusable=0,
+        phase="stateless",
     )
 
 
@@ -195,7 +212,8 @@ def _newest_answer(messages: Sequence[bytes]) -> int | None:
 
 def _root(request: ChatRequest) -> bytes:
     tools = request.fields.get("tools")
-    return chains.root(request.model, tools=bytes(tools) if tools is not None else b"")
+    template = b"" if request.path == CHAT else request.path.encode()
+    return chains.root(request.model, tools=bytes(tools) if tools is not None else b"", template=template)
 
 
 def _raw_messages(raw: bytes) -> Sequence[bytes]:

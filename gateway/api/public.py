@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.api.chat_cycle import request_id
-from gateway.api.chat_protocol import ANEW_PATH, CHAT_PATH
+from gateway.api.chat_protocol import ANEW_PATH, PATHS
 from gateway.api.conversations import ConversationRoutes
 from gateway.api.envelope import Envelope, envelope
 from gateway.api.health import Readiness, health_routes
@@ -56,7 +56,7 @@ def public_app(
     async def not_a_post() -> None:
         raise HTTPException(405, headers={"allow": "POST"})
 
-    for path in (CHAT_PATH, ANEW_PATH):
+    for path in (*PATHS, ANEW_PATH):
         others = ["GET", "HEAD", "PUT", "PATCH", "DELETE"]
         app.add_api_route(path.decode(), not_a_post, methods=others, include_in_schema=False)
 

@@ -124,9 +124,9 @@ def read_error(body: bytes) -> EngineError:
 def read_refusal(payload: bytes) -> EngineError | None:
     """The error that stands in the place of a stream's first chunk, or of a whole answer; None: it is none.
 
-    Every chunk has `choices`, quoted as it is only where it is a field.
+    Every chunk has `choices`, and every vector is an `embedding`, quoted as it is only where it is a field.
     """
-    if b'"choices"' in payload:
+    if b'"choices"' in payload or b'"embedding"' in payload:
         return None
     try:
         fields: Any = msgspec.json.decode(payload)

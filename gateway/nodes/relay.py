@@ -20,6 +20,7 @@ from gateway.nodes.request_head import request_head
 from gateway.nodes.text_row import TextRow
 from gateway.ports import Headers, Reply
 
+_NO_SUCH_PATH = (404, 405, 501)
 _MAX_EVENT = 4 * 1024 * 1024
 _MAX_LEAD = 64 * 1024
 _PING = b": ping\n\n"
@@ -234,8 +235,14 @@ async def send(
         raise
 
 
-async def refuse(exchange: Exchange, head: Head) -> None:
-    """Raise what a status other than 200 means."""
+async def refuse(exchange: Exchange, head: Head, *, unserved: str = "") -> None:
+    """Raise what a status other than 200 means.
+
+    `unserved`: what is said where the engine does not know the path, which is no failure of a node then: not
+    every model is for every path.
+    """
+    if unserved and head.status in _NO_SUCH_PATH:
+        raise EngineRefused(unserved, status=404, code=None, param="model")
     sink = BodySink(limit=1024 * 1024)
     exchange.pump(sink)
     await exchange.done
