@@ -31,6 +31,8 @@ class Load(msgspec.Struct, frozen=True):
     """Of all prompts since the engine started."""
     started_at: float | None = None
     """When its process began, in Unix seconds by its own clock."""
+    progress: int | None = None
+    """A number that is another one after every step that is computed."""
 
 
 class _Rank(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ def read_load(metrics: bytes, dialect: Dialect, rank: int | None = None) -> Load
     waiting, usage = _first(samples, dialect.waiting), _first(samples, dialect.kv_usage)
     counted, working = _first(samples, dialect.prompt_tokens), _first(samples, dialect.working)
     started = samples.get(_STARTED, [])
+    steps = [sum(one.value for one in samples.get(name, [])) for name in dialect.progress]
+    tells = steps and all(name in samples for name in dialect.progress)
     return Load(
         waiting=_between(0, sum(waiting), MOST) if waiting else None,
         working=_between(0, sum(working), MOST) if working else None,
@@ -65,6 +69,7 @@ def read_load(metrics: bytes, dialect: Dialect, rank: int | None = None) -> Load
         prompt_tokens=_between(0, sum(counted), 2**62) if counted else None,
         # Of several processes behind one address none is the engine's.
         started_at=started[0].value if len(started) == 1 else None,
+        progress=_between(0, sum(steps), 2**62) if tells else None,
     )
 
 
@@ -118,6 +123,7 @@ def _names(dialect: Dialect) -> Iterable[str]:
     yield from dialect.working
     yield from dialect.kv_usage
     yield from dialect.prompt_tokens
+    yield from dialect.progress
     yield from dialect.block_size
     yield from dialect.capacity
     yield _STARTED

@@ -114,6 +114,7 @@ class Poller:
     def _learn_load(self, metrics: Load, now: Load | None) -> None:
         node, load = self._node, now or metrics
         node.waiting, node.working, node.kv_usage = load.waiting, load.working, load.kv_usage
+        node.progress = metrics.progress
         node.block_size = metrics.block_size or node.block_size
 
     def _is_another(self, told: EngineRun) -> bool:

@@ -105,6 +105,8 @@ class Node:
     """Requests queued on the node, as it last reported."""
     working: int | None = None
     """Requests it works on, whoever sent them, as it last reported."""
+    progress: int | None = None
+    """A number that is another one after every step that it computed, as it last reported."""
     kv_usage: float | None = None
     """Share of its KV cache in use, 0..1, as it last reported."""
     failures: int = 0

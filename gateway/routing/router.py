@@ -164,6 +164,7 @@ class Router:
                 self._horizon(node).learned(age_s, was_there=False)
         node.missed.clear()
         node.lane.polled(node.waiting, node.working, now)
+        node.lane.progressed(node.progress, now, is_running=node.running > 0)
         self._changed.add(node.id)
 
     def note(self, decision: Decision, places: Sequence[tuple[bytes, int]], now: float) -> None:
