@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway_books import events, is_idle, nodes
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
+from tests.integration.test_key_revocation import friendo
 from tests.raw_http import RawClient
 
 STORY = "Once upon a time there was a cat that could count. " * 200
@@ -151,3 +152,26 @@ def test_who_leaves_stops_the_node(gateway: Gateway, two: tuple[Stub, Stub]) -> 
         leaving.send(head % (len(body), body))
         leaving.read_some(b"data: ")
     assert until(lambda: is_idle(gateway) and not any(node.stats()["running"] for node in two), within_s=5.0)
+
+
+@pytest.mark.parametrize(("path", "field"), [("completions", "prompt"), ("embeddings", "input")])
+def test_a_key_for_other_models_is_refused(
+    two: tuple[Stub, Stub], valkey_url: str, path: str, field: str
+) -> None:
+    """As for a chat: who asks, and for which model, is looked at first."""
+    env = {"FRIENDO_KEY_PEPPER": "p" * 32}
+    keys = []
+    for model in ("other", "stub"):
+        made = friendo("create", "--tenant", "t", "--name", "n", "--model", model, "--redis", valkey_url)
+        keys.append(made.stdout.strip())
+    options = ("--redis", valkey_url)
+    with running_gateway(f"vllm={two[0].url}", options=options, env=env, auth=True) as gateway:
+        url, body = f"{gateway.url}/v1/{path}", {"model": "stub", field: "x"}
+        answers = [
+            httpx.post(
+                url, json=body, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=20
+            )
+            for key in ("fr-none", *keys)
+        ]
+
+    assert [401, 403, 200] == [answer.status_code for answer in answers]
