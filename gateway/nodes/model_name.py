@@ -34,12 +34,12 @@ AS_IT_IS = Splice()
 
 
 def splice_for(answer: bytes, asked: str) -> Splice:
-    """What an answer, or the first chunk of one, needs; for what is no answer with a name, nothing."""
+    """What an answer, or the first chunk of one, needs; nothing where it has no name, or none was asked for."""
     try:
         named = _decode(answer).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return AS_IT_IS
-    if not named or named == asked:
+    if not named or not asked or named == asked:
         return AS_IT_IS
     for field in _FIELD.finditer(answer):
         if msgspec.json.decode(field[1]) == named:

@@ -41,8 +41,8 @@ class StreamShape(msgspec.Struct, frozen=True):
     """Keep everything from the first `finish_reason` on until `StreamSink.let_go`."""
     keeps_events: bool
     """Remember the events, to read the answer from them."""
-    model: str
-    """What the client asked for, and is told that answers."""
+    model: str = ""
+    """What the client asked for, and is told that answers; empty: whatever the node says."""
 
 
 class Pings:
