@@ -34,7 +34,7 @@ AS_IT_IS = Splice()
 
 
 def splice_for(answer: bytes, asked: str) -> Splice:
-    """What an answer, or the first chunk of one, needs; nothing where it has no name, or none was asked for."""
+    """What an answer, or the first chunk of one, needs; nothing where no name is told or asked for."""
     try:
         named = _decode(answer).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
