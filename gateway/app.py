@@ -18,6 +18,7 @@ from gateway.api.health import Readiness
 from gateway.api.public import identified, public_app
 from gateway.background import Background
 from gateway.chat import Chat
+from gateway.clock import Clock
 from gateway.config_file.places import prompts_folder
 from gateway.config_file.prompts import read_instructions
 from gateway.conversations import Conversations
@@ -162,29 +163,29 @@ def note_sweep(came: Swept | Exception) -> None:
 
 def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     """The use case, with all that it calls."""
-    telemetry, rules = Telemetry(), settings.history.rules
+    telemetry, rules, clock = Telemetry(), settings.history.rules, Clock()
     meaning = rules.recall.meaning
     router = Router(edges.roster.by_id, Ledger(), settings.routing)
-    room = WaitingRoom(router, settings.routing, telemetry, time.time)
-    edges.roster.on_probed, edges.roster.on_removed = _probed(router, room), telemetry.removed
+    room = WaitingRoom(router, settings.routing, telemetry, clock.steady)
+    edges.roster.on_probed, edges.roster.on_removed = _probed(router, room, clock), telemetry.removed
     telemetry.queue_length = room.__len__
-    dispatcher = Dispatcher(edges.roster, router, room, telemetry, time.time, settings.relay)
+    dispatcher = Dispatcher(edges.roster, router, room, telemetry, clock.steady, settings.relay)
     dialogues = Dialogues(
         edges.store,
         keeper,
         rules,
         time.time,
-        residency=NodeResidency(router, time.time),
+        residency=NodeResidency(router, clock),
         recaller=edges.recaller,
         allowance=edges.allowance,
     )
     upkeep = Upkeep(
         dialogues=dialogues,
         compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
-        background=Background(dispatcher, router, telemetry, time.time),
+        background=Background(dispatcher, router, telemetry, clock),
         archivist=edges.archivist,
         embedding=_embedding(
-            edges, rules.recall, NodeEmbedder(edges.roster, router, room, telemetry, time.time, meaning)
+            edges, rules.recall, NodeEmbedder(edges.roster, router, room, telemetry, clock.steady, meaning)
         ),
         rules=settings.history.upkeep,
         compaction=rules.compaction,
@@ -197,7 +198,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         telemetry=telemetry,
         upkeep=upkeep,
         history=settings.history,
-        clock=time.time,
+        clock=clock,
         replica=secrets.token_hex(8),
     )
 
@@ -210,11 +211,11 @@ def _embedding(edges: Edges, rule: RecallRule, embedder: NodeEmbedder) -> Embedd
     return Embedding(edges.store, embedder, rule, edges.recaller.embedded)
 
 
-def _probed(router: Router, room: WaitingRoom) -> Callable[[Node], None]:
+def _probed(router: Router, room: WaitingRoom, clock: Clock) -> Callable[[Node], None]:
     """What becomes of a node's news: its price changes, and it may have room."""
 
     def told(node: Node) -> None:
-        router.polled(node, time.time())
+        router.polled(node, clock.steady())
         room.look(node)
 
     return told
@@ -245,18 +246,18 @@ def _doors(
     protocol = chat_protocol(
         chat.answer,
         on_refused=lambda status: telemetry.counted("", status),
-        clock=time.time,
+        clock=chat.clock.steady,
         max_body=max_body,
     )
     conversations = _conversations(settings, edges, chat)
-    who = identified(edges.authenticator, time.time)
+    who = identified(edges.authenticator, chat.clock)
     public = public_app(
         conversations=ConversationRoutes(conversations, who, time.time, max_body=max_body),
         roster=edges.roster,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
-        clock=time.time,
+        clock=chat.clock,
     )
     admin = admin_app(
         conversations=conversations,
@@ -265,7 +266,7 @@ def _doors(
         readiness=readiness,
         telemetry=telemetry,
         growth=chat.dialogues.growth,
-        clock=time.time,
+        clock=chat.clock,
     )
     public_port, admin_port = ports
     return [

@@ -5,12 +5,13 @@ leave their KV where the conversation's turns do. Their tokens are counted apart
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
+from gateway.clock import Clock
 from gateway.dispatch import Dispatcher, Job
 from gateway.frame import background_request
 from gateway.nodes import completion
@@ -55,16 +56,18 @@ class Background:
     dispatcher: Dispatcher
     router: Router
     telemetry: Telemetry
-    clock: Callable[[], float]
+    clock: Clock
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def deliver(self, order: Order) -> Delivered:
         """Raises a `GatewayError` where no node answers."""
         request = background_request(order.frame, max_tokens=order.max_tokens, model=order.model)
-        now = self.clock()
+        now = self.clock.now()
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
-        served = await self.dispatcher.serve(self._job(order, request, prefix, now), Nowhere())
+        job = self._job(order, request, prefix, now.steady)
+        served = await self.dispatcher.serve(job, Nowhere())
         said = completion.from_json(served.body)
+        said = msgspec.structs.replace(said, usage=self.dispatcher.believed(job, served, said.usage))
         self.router.learn(served.decision, outcome(said.usage, served.first_s))
         block = self.router.block_size(served.decision.node)
         _, scored = score(request.model, prefix, served.decision, said.usage, block)
@@ -73,9 +76,9 @@ class Background:
             node=served.decision.node,
             prefix=prefix.chain.links[-1],
             tokens=said.usage.prompt_tokens,
-            at=self.clock(),
+            at=self.clock.wall(),
         )
-        self.router.note(served.decision, [(binding.prefix, binding.tokens)], binding.at)
+        self.router.note(served.decision, [(binding.prefix, binding.tokens)], self.clock.steady())
         return Delivered(said=said, binding=binding)
 
     def _job(self, order: Order, request: ChatRequest, prefix: Prefix, now: float) -> Job:
@@ -90,6 +93,7 @@ class Background:
             headers=((b"x-request-id", name.encode()),),
             reply_headers=_no_headers,
             priority="background",
+            tenant=order.key.tenant,
         )
 
 

@@ -1,14 +1,16 @@
-"""The use case: answer one chat request, top to bottom.
+"""The use case: answer one request for a completion, top to bottom.
 
     parse → who is it → conversation, window, lease (one call to the store) → prompt and its prefix chain
     → choose, relay (`dispatch`) → turn stored, binding moved, lease freed (one call) → expected vs actual
+
+Text completions and embeddings go the way of a chat without a conversation.
 
 A stream's end is held back until its turn is stored, so what a client saw finished is never lost.
 """
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,14 +18,17 @@ import structlog
 
 from gateway import replay
 from gateway.api.envelope import envelope
+from gateway.clock import Clock
 from gateway.dispatch import Dispatcher, Job, Served
 from gateway.errors import GatewayError, Interrupted, NodeBroke
 from gateway.fault_log import FaultLog
 from gateway.keys.key import Caller, require
 from gateway.nodes import completion
-from gateway.nodes.completion import Completion, Usage
+from gateway.nodes.completion import Completion
+from gateway.nodes.usage import Usage
+from gateway.plain_request import read_plain_request
 from gateway.ports import Authenticator, Headers, Reply
-from gateway.request import ChatRequest, read_bare_request, read_request
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest, read_bare_request, read_request
 from gateway.routing.router import Decision, Router
 from gateway.scoring import Prefix, outcome, prefix_of_dialogue, prefix_of_request, resident, score
 from gateway.settings import History
@@ -50,7 +55,9 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes
     request_id: str
     received_at: float
-    """By the gateway's clock, in seconds."""
+    """In steady seconds."""
+    path: str = CHAT
+    """What is asked for; a conversation's `regenerate` is a chat as well."""
     regenerates: str | None = None
     """The conversation whose last message is to be answered anew."""
 
@@ -66,8 +73,7 @@ class Chat:
     telemetry: Telemetry
     upkeep: Upkeep
     history: History
-    clock: Callable[[], float]
-    """Unix seconds."""
+    clock: Clock
     replica: str
     """Unique to this process; leases are held in its name."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -77,7 +83,9 @@ class Chat:
         """Answer one request; every fault becomes an OpenAI error, before or inside the stream."""
         model, status = "", 200
         try:
-            caller = self.authenticator.authenticate(call.headers.get(b"authorization"), now=self.clock())
+            caller = self.authenticator.authenticate(
+                call.headers.get(b"authorization"), now=self.clock.wall()
+            )
             request = msgspec.structs.replace(self._read(call), salt=caller.salt)
             require(caller, scope="inference", model=request.model)
             model = request.model
@@ -95,6 +103,8 @@ class Chat:
     def _read(self, call: Call) -> ChatRequest:
         if call.regenerates is not None:
             return read_bare_request(call.body, call.headers, conversation=call.regenerates)
+        if call.path != CHAT:
+            return read_plain_request(call.body, call.headers, path=call.path)
         return read_request(
             call.body,
             call.headers,
@@ -106,7 +116,7 @@ class Chat:
         if request.is_windowed:
             messages = windowed(request.messages, self.dialogues.growth.newest())
             request = msgspec.structs.replace(request, messages=messages)
-        prefix = prefix_of_request(request, self.router, self.clock())
+        prefix = prefix_of_request(request, self.router, self.clock.steady())
         job = self._job(call, request, caller, prefix)
         served = await self.dispatcher.serve(job, reply)
         if served.sink is not None:
@@ -115,8 +125,11 @@ class Chat:
         else:
             _send_body(job, served, reply)
             usage = served.usage
+        if request.path == EMBEDDINGS:
+            return  # they teach nothing of prompts
+        usage = self.dispatcher.believed(job, served, usage)
         self._note(request, prefix, served, usage, call.received_at)
-        self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock())
+        self.router.note(served.decision, prefix.placements(served.decision, usage), self.clock.steady())
 
     async def _remembered(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
         key = ConversationKey(tenant=caller.tenant, id=request.conversation or "")
@@ -137,7 +150,7 @@ class Chat:
         turn = opened
         job: Job | None = None
         try:
-            prefix = prefix_of_dialogue(request, turn, self.router, self.clock())
+            prefix = prefix_of_dialogue(request, turn, self.router, self.clock.now())
             job = self._job(call, request, caller, prefix)
             job.messages = turn.prompt.json()
             if incoming.is_greeting:
@@ -158,10 +171,14 @@ class Chat:
         said = (
             completion.from_events(served.sink.events) if served.sink else completion.from_json(served.body)
         )
+        usage = self.dispatcher.believed(job, served, said.usage)
+        said = msgspec.structs.replace(said, usage=usage, model=job.request.model)
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
-        now = self.clock()
-        binding = Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now) if tokens else None
+        now = self.clock.now()
+        binding = (
+            Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now.wall) if tokens else None
+        )
         ended = await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
         if served.sink is not None:
             served.sink.let_go()
@@ -170,7 +187,7 @@ class Chat:
             _send_body(job, served, reply)
         self._note(job.request, prefix, served, said.usage, job.received_at)
         self.router.note(
-            served.decision, [(link, tokens), *prefix.placements(served.decision, said.usage)], now
+            served.decision, [(link, tokens), *prefix.placements(served.decision, said.usage)], now.steady
         )
         self._count_turn(turn)
         self.upkeep.after(ended, job.request)
@@ -182,7 +199,7 @@ class Chat:
         frame = AnswerFrame(
             id=f"chatcmpl-{call.request_id}",
             model=request.model,
-            created=int(self.clock()),
+            created=int(self.clock.wall()),
             finish_reason="stop",
         )
         await turn.commit(Answer(message=None, reply=frame))
@@ -245,11 +262,12 @@ class Chat:
             # An id of ours: engines take it for theirs, and two clients may send the same one.
             headers=((b"x-request-id", f"{call.request_id}-{next(self.numbers)}".encode()),),
             reply_headers=reply_headers,
+            tenant=caller.tenant,
         )
 
     def _frame(self, call: Call, request: ChatRequest) -> Headers:
         """The headers that every answer has."""
-        elapsed_ms = int((self.clock() - call.received_at) * 1000)
+        elapsed_ms = int((self.clock.steady() - call.received_at) * 1000)
         headers: Headers = (
             (b"x-request-id", call.request_id.encode()),
             (b"openai-processing-ms", b"%d" % elapsed_ms),
@@ -262,7 +280,7 @@ class Chat:
 
     def _fail(self, call: Call, error: Exception, reply: Reply) -> int:
         shown = envelope(error)
-        self.faults.note(error, now=self.clock())
+        self.faults.note(error, now=self.clock.steady())
         if reply.is_finished:
             return shown.status
         if shown.status >= 500 or reply.is_started:
@@ -284,10 +302,10 @@ class Chat:
         self.router.learn(decision, outcome(usage, served.first_s))
         block = self.router.block_size(decision.node)
         key, scored = score(request.model, prefix, decision, usage, block)
-        is_at_home = prefix.bound_at > 0 and prefix.bound_to == decision.node
-        if is_at_home and (scored.cached_tokens or 0) >= scored.expected_tokens > 0:
-            self.router.confirmed(decision.node, prefix.bound_at, asked_at)
-        self.telemetry.scored(key, scored, now=self.clock())
+        bound_at = prefix.bound_at if prefix.bound_to == decision.node else None
+        if bound_at is not None and (scored.cached_tokens or 0) >= scored.expected_tokens > 0:
+            self.router.confirmed(decision.node, bound_at, asked_at)
+        self.telemetry.scored(key, scored, now=self.clock.wall())
 
     def _count_turn(self, turn: OpenTurn) -> None:
         layout, events = turn.layout, self.telemetry.events
@@ -353,6 +371,7 @@ def _unfinished(job: Job | None) -> Answer:
         return nothing
     try:
         said = completion.from_events(job.sink.events)
+        said = msgspec.structs.replace(said, model=job.request.model)
         return Answer(message=_message(said), reply=_frame_of(said), status="incomplete")
     except NodeBroke:
         return nothing

@@ -15,13 +15,14 @@ from gateway.errors import NodeBroke, NodeBusy, NodeFault, OutOfTime, UnknownMod
 from gateway.nodes import completion, relay
 from gateway.nodes.adapters import served_name
 from gateway.nodes.body import BodySink
-from gateway.nodes.completion import Usage
 from gateway.nodes.connection import Exchange, Patience
 from gateway.nodes.dialect import read_refusal
+from gateway.nodes.model_name import splice_for
 from gateway.nodes.relay import Pings, StreamShape, StreamSink
 from gateway.nodes.roster import Roster
+from gateway.nodes.usage import Usage, most_prompt_tokens
 from gateway.ports import Headers, Reply
-from gateway.request import ChatRequest, node_body
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest, node_body
 from gateway.routing.choice import Ask
 from gateway.routing.node import Node
 from gateway.routing.router import Decision, Router
@@ -30,6 +31,8 @@ from gateway.telemetry import Telemetry
 from gateway.waiting_room import WaitingRoom
 
 _MAX_ATTEMPTS = 3
+_MOST_ANSWER_TOKENS = 1_000_000
+"""As many as a request may ask for."""
 
 Priority = Literal["interactive", "background"]
 
@@ -49,10 +52,13 @@ class Job(msgspec.Struct):
     """For the node."""
     reply_headers: Callable[[Decision], Headers]
     priority: Priority = "interactive"
+    tenant: str = ""
     sink: StreamSink | None = None
     """What came of a streamed answer so far."""
     waited_s: float = 0.0
     """For a node, and for those that failed."""
+    most_tokens: int = 0
+    """What its prompt can have, on the node that has it."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -109,6 +115,15 @@ class Dispatcher:
             budget.close()
             pings.stop()
 
+    def believed(self, job: Job, served: Served, usage: Usage) -> Usage:
+        """What an engine counted, without what cannot be; that is noted of its node."""
+        usage = usage.within(job.most_tokens, _MOST_ANSWER_TOKENS)
+        if usage.is_odd:
+            self._telemetry.events["odd_usage"] += 1
+            if self._router.has(served.decision.node):
+                self._router.node(served.decision.node).miscounts += 1
+        return usage
+
     async def _serve(self, job: Job, reply: Reply, pings: Pings) -> Served:
         failed: list[str] = []
         while True:
@@ -139,11 +154,12 @@ class Dispatcher:
             excluded=failed,
             shared=prefix.head[1],
             places=prefix.places,
+            tenant=job.tenant,
             tells=job.request.stream,
         )
 
     async def _attempt(self, job: Job, decision: Decision, reply: Reply, pings: Pings) -> Served:
-        node = self._router.node(decision.node)
+        node, request = self._router.node(decision.node), job.request
         sent_at, since = self._clock(), node.breaker.openings
         first_s: float | None = None
 
@@ -151,30 +167,24 @@ class Dispatcher:
             nonlocal first_s
             first_s = self._clock() - sent_at
             pings.stop()
-            self._router.answered(decision, self._clock())
-            self._began(node, first_s)
+            self._began(decision, node, first_s)
 
         exchange: Exchange | None = None
         is_served = False
         try:
-            body = node_body(
-                job.request,
-                job.messages,
-                model=served_name(node, job.request.model),
-                takes_salt=node.spec.engine != "openai",
-            )
+            body = _body_for(node, job)
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
-            if job.request.stream:
+            if request.stream:
                 pings.start(lambda: job.reply_headers(decision))
             pool = self._roster.pool(node.id)
-            exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body)
+            exchange, head = await relay.send(pool, node.spec.api_key, job.headers, body, path=request.path)
             if head.status != 200:
-                await relay.refuse(exchange, head)
+                await relay.refuse(exchange, head, unserved=_unserved(request))
             reply.attach(exchange)
-            if job.request.stream:
+            if request.stream:
                 served = await _stream(job, decision, exchange, reply, on_first)
             else:
-                served = await _whole(decision, exchange)
+                served = await _whole(job, decision, exchange)
             self._roster.answered(node)
             is_served = True
             return msgspec.structs.replace(served, first_s=first_s or 0.0)
@@ -188,23 +198,39 @@ class Dispatcher:
             self._router.release(decision, self._clock(), was_computed=is_served or first_s is not None)
             self._room.freed(node.id)
 
-    def _began(self, node: Node, first_s: float) -> None:
+    def _began(self, decision: Decision, node: Node, first_s: float) -> None:
+        self._router.answered(decision, self._clock())
         self._telemetry.first_byte[node.id].observe(first_s)
         if node.breaker.state == "half_open":
             self._roster.began(node)
             self._room.look(node)
 
     def _blame(self, job: Job, node: Node, fault: NodeFault, since: int) -> None:
-        """A busy node is not a broken one."""
+        """A busy node is not a broken one, and one that gives no vectors may still be one to talk with."""
         kind = type(fault).__name__
         log.warning("node failed", node=node.id, fault=kind, request_id=job.request_id)
         self._telemetry.events[f"node_{kind.removeprefix('Node').lower()}"] += 1
-        if not isinstance(fault, NodeBusy):
+        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS:
             self._roster.broke(node, str(fault), since=since)
 
     def _is_alone(self, job: Job, decision: Decision, failed: list[str]) -> bool:
         """Whether no other node could take over, now or later: then its own error says more than ours."""
         return self._router.could_go(self._ask(job, failed)) <= {decision.node}
+
+
+def _body_for(node: Node, job: Job) -> bytes:
+    body = node_body(
+        job.request,
+        job.messages,
+        model=served_name(node, job.request.model),
+        takes_salt=node.spec.engine != "openai",
+    )
+    job.most_tokens = most_prompt_tokens(body, node.max_context)
+    return body
+
+
+def _unserved(request: ChatRequest) -> str:
+    return "" if request.path == CHAT else f"the model '{request.model}' is not served under {request.path}"
 
 
 class _Budget:
@@ -233,7 +259,7 @@ class _Budget:
         self._task.cancel()
 
 
-async def _whole(decision: Decision, exchange: Exchange) -> Served:
+async def _whole(job: Job, decision: Decision, exchange: Exchange) -> Served:
     sink = BodySink()
     exchange.pump(sink)
     await exchange.done
@@ -242,6 +268,7 @@ async def _whole(decision: Decision, exchange: Exchange) -> Served:
     usage = completion.usage_of(body)
     if error := read_refusal(body):
         raise relay.refusal(error, error.status or 500)
+    body = splice_for(body, job.request.model).of(body)
     return Served(decision=decision, sink=None, body=body, usage=usage)
 
 
@@ -253,6 +280,7 @@ async def _stream(
         drops_usage=not job.request.wants_usage,
         holds_end=job.is_remembered,
         keeps_events=job.is_remembered,
+        model=job.request.model,
     )
     job.sink = sink = StreamSink(reply, shape, on_first=on_first, on_comment=exchange.still_waits)
     exchange.pump(sink)

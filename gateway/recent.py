@@ -17,7 +17,7 @@ class Seen(msgspec.Struct, frozen=True):
     frame: ChatRequest
     node: str
     at: float
-    """Unix seconds."""
+    """Steady seconds."""
 
 
 class Recent:

@@ -1,4 +1,4 @@
-"""A chat completion request: what it asks, and the body that goes to a node for it. Pure.
+"""A request for a completion: what it asks, and the body that goes to a node for it. Pure.
 
 The body is taken apart into its top-level fields once and put together again from their own bytes, so
 what an engine takes passes through as the client wrote it, and what only the gateway may say is left out.
@@ -18,6 +18,9 @@ Fields = dict[str, msgspec.Raw]
 Stateless = Literal["off", "window"]
 """What is done to the dialogue of a request without a conversation: nothing, or the window's cut."""
 
+CHAT, TEXT, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+PROMPTS: Mapping[str, str] = {CHAT: "messages", TEXT: "prompt", EMBEDDINGS: "input"}
+"""By path: the field that holds what the model is given."""
 MAX_ID = 256
 _MAX_CHOICES = 128
 _MAX_ANSWER_TOKENS = 1_000_000
@@ -96,6 +99,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """It names a conversation that cannot be reached, and is answered without it."""
     salt: str = ""
     """Of the caller's cached prefixes; empty where all callers share them."""
+    path: str = CHAT
+    """Of a text completion or of embeddings, `messages` is what stands in place of them (`PROMPTS`)."""
 
 
 def read_request(
@@ -103,25 +108,25 @@ def read_request(
 ) -> ChatRequest:
     """Parse a request. Raises `BadRequest` naming the parameter that is wrong, or `BodyEncoded`."""
     check_encoding(headers)
-    fields = _fields(body)
-    stream = _read(fields, "stream", bool) or False
-    metadata = _read(fields, "metadata", _Metadata) or _Metadata()
+    fields = read_fields(body)
+    stream = read_field(fields, "stream", bool) or False
+    metadata = read_field(fields, "metadata", _Metadata) or _Metadata()
     conversation = _conversation(fields, headers, metadata, adopt_cache_key=adopt_cache_key)
     history = _history(headers, has_conversation=conversation is not None)
     uses_history = conversation is not None and history != b"off"
     return ChatRequest(
         fields=fields,
-        model=_required(fields, "model", str),
+        model=required_field(fields, "model", str),
         messages=_messages(fields),
         stream=stream,
-        wants_usage=_wants_usage(fields),
+        wants_usage=asks_for_usage(fields),
         conversation=conversation if uses_history else None,
         is_windowed=conversation is None
         and (history == b"window" or (history != b"off" and stateless == "window")),
         must_exist=uses_history and conversation is not None and conversation.startswith("conv_"),
         user=bounded(_user(fields, metadata), "user"),
         character=bounded(metadata.character or "", "metadata.character"),
-        on_busy=_read(fields, "on_busy", OnBusy),
+        on_busy=read_field(fields, "on_busy", OnBusy),
         answer_tokens=_check_bounds(fields, has_history=uses_history),
         tail=_tail(fields, has_history=uses_history),
         idempotency_key=_idempotency_key(headers),
@@ -139,23 +144,23 @@ def read_bare_request(
     its own. Raises what `read_request` raises.
     """
     check_encoding(headers)
-    fields = _fields(body or b"{}")
+    fields = read_fields(body or b"{}")
     if "messages" in fields:
         raise BadRequest("the messages are the conversation's own here: leave them out", param="messages")
     if model:
         fields.setdefault("model", msgspec.Raw(msgspec.json.encode(model)))
     return ChatRequest(
         fields=fields,
-        model=_required(fields, "model", str),
+        model=required_field(fields, "model", str),
         messages=b"[]",
-        stream=_read(fields, "stream", bool) or False,
-        wants_usage=_wants_usage(fields),
+        stream=read_field(fields, "stream", bool) or False,
+        wants_usage=asks_for_usage(fields),
         conversation=bounded(conversation, "conversation"),
         is_windowed=False,
         must_exist=True,
         user="",
         character="",
-        on_busy=_read(fields, "on_busy", OnBusy),
+        on_busy=read_field(fields, "on_busy", OnBusy),
         answer_tokens=_check_bounds(fields, has_history=True),
         tail=_tail(fields, has_history=True),
         idempotency_key=_idempotency_key(headers),
@@ -181,8 +186,9 @@ def node_body(request: ChatRequest, messages: bytes, *, model: str, takes_salt: 
     Streamed answers always carry their usage: what was cached is how the gateway learns the truth.
     `takes_salt`: the engine knows caches that are kept apart.
     """
-    own = {"model", "messages"}
-    pieces = [b'{"model":', msgspec.json.encode(model), b',"messages":', messages]
+    prompt = PROMPTS[request.path]
+    own = {"model", prompt}
+    pieces = [b'{"model":', msgspec.json.encode(model), b',"%b":' % prompt.encode(), messages]
     if request.salt and takes_salt:
         pieces += (b',"cache_salt":', msgspec.json.encode(request.salt))
     if request.stream:
@@ -194,7 +200,8 @@ def node_body(request: ChatRequest, messages: bytes, *, model: str, takes_salt: 
     return b"".join((*pieces, b"}"))  # once: the prompt may be long
 
 
-def _fields(body: bytes) -> Fields:
+def read_fields(body: bytes) -> Fields:
+    """A body's top-level fields, each as its own bytes. Raises `BadRequest` if it is no JSON object."""
     try:
         # Raw values are only scanned, so broken UTF-8 inside them would pass on to the node.
         body.decode()
@@ -232,7 +239,8 @@ def _history(headers: Mapping[bytes, bytes], *, has_conversation: bool) -> bytes
     return wish
 
 
-def _read(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
+def read_field(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
+    """A field's value; None where it is missing or null. Raises `BadRequest` for another kind of value."""
     raw = fields.get(name)
     if raw is None or bytes(raw) == b"null":
         return None
@@ -245,7 +253,8 @@ def _read(fields: Fields, name: str, kind: type[T] | Any) -> T | None:
     return value
 
 
-def _required_raw(fields: Fields, name: str) -> msgspec.Raw:
+def required_raw(fields: Fields, name: str) -> msgspec.Raw:
+    """A field's bytes. Raises `BadRequest` where it is missing or null."""
     raw = fields.get(name)
     if raw is None or bytes(raw) == b"null":
         raise BadRequest(f"you must provide {name}", param=name, code="missing_required_parameter")
@@ -253,7 +262,7 @@ def _required_raw(fields: Fields, name: str) -> msgspec.Raw:
 
 
 def _messages(fields: Fields) -> bytes:
-    raw = bytes(_required_raw(fields, "messages"))
+    raw = bytes(required_raw(fields, "messages"))
     if not raw.startswith(b"["):
         raise BadRequest("messages must be an array", param="messages")
     if _EMPTY.match(raw):
@@ -261,9 +270,10 @@ def _messages(fields: Fields) -> bytes:
     return raw
 
 
-def _required(fields: Fields, name: str, kind: type[T]) -> T:
-    _required_raw(fields, name)
-    value = _read(fields, name, kind)
+def required_field(fields: Fields, name: str, kind: type[T]) -> T:
+    """A field's value. Raises `BadRequest` where it is missing, null, or of another kind."""
+    required_raw(fields, name)
+    value = read_field(fields, name, kind)
     assert value is not None
     return value
 
@@ -272,19 +282,19 @@ def _conversation(
     fields: Fields, headers: Mapping[bytes, bytes], metadata: _Metadata, *, adopt_cache_key: bool
 ) -> str | None:
     """The id, by the order that the contract fixes; empty strings name nothing."""
-    named = _read(fields, "conversation", str | _ConversationObject)
+    named = read_field(fields, "conversation", str | _ConversationObject)
     found = (
         (named.id if isinstance(named, _ConversationObject) else named)
         or headers.get(b"x-session-id", b"").decode("utf-8", "replace")
-        or _read(fields, "session_id", str)
-        or (adopt_cache_key and (_read(fields, "prompt_cache_key", str) or metadata.session_id))
+        or read_field(fields, "session_id", str)
+        or (adopt_cache_key and (read_field(fields, "prompt_cache_key", str) or metadata.session_id))
     )
     return bounded(found, "conversation") if found else None
 
 
 def _user(fields: Fields, metadata: _Metadata) -> str:
-    safety_identifier: str | None = _read(fields, "safety_identifier", str)
-    user: str | None = _read(fields, "user", str)
+    safety_identifier: str | None = read_field(fields, "safety_identifier", str)
+    user: str | None = read_field(fields, "user", str)
     return safety_identifier or user or metadata.user_id or ""
 
 
@@ -300,7 +310,7 @@ def bounded(text: str, param: str) -> str:
 
 def _check_bounds(fields: Fields, *, has_history: bool) -> int:
     """How long the answer may be, 0 where that is not said."""
-    asked: int | None = _read(fields, "n", int)
+    asked: int | None = read_field(fields, "n", int)
     choices = 1 if asked is None else asked
     if not 1 <= choices <= _MAX_CHOICES:
         raise BadRequest(f"n must be between 1 and {_MAX_CHOICES}", param="n")
@@ -308,7 +318,7 @@ def _check_bounds(fields: Fields, *, has_history: bool) -> int:
         raise BadRequest("n must be 1 with a conversation", param="n")
     limits: list[int] = []
     for name in ("max_tokens", "max_completion_tokens"):
-        limit: int | None = _read(fields, name, int)
+        limit: int | None = read_field(fields, name, int)
         if limit is not None and not 1 <= limit <= _MAX_ANSWER_TOKENS:
             raise BadRequest(f"{name} must be between 1 and {_MAX_ANSWER_TOKENS}", param=name)
         limits += [] if limit is None else [limit]
@@ -316,7 +326,7 @@ def _check_bounds(fields: Fields, *, has_history: bool) -> int:
 
 
 def _tail(fields: Fields, *, has_history: bool) -> TailFields:
-    tail: TailFields = _read(fields, "tail", TailFields) or TailFields()
+    tail: TailFields = read_field(fields, "tail", TailFields) or TailFields()
     if (tail.note or tail.lore) and not has_history:
         raise BadRequest("tail needs a conversation: without one, write it into your message", param="tail")
     if len(tail.note) + sum(map(len, tail.lore)) > _MAX_TAIL_CHARS:
@@ -324,13 +334,14 @@ def _tail(fields: Fields, *, has_history: bool) -> TailFields:
     return tail
 
 
-def _wants_usage(fields: Fields) -> bool:
-    options: dict[str, Any] | None = _read(fields, "stream_options", dict[str, Any])
+def asks_for_usage(fields: Fields) -> bool:
+    """Whether the stream shall end with a usage chunk."""
+    options: dict[str, Any] | None = read_field(fields, "stream_options", dict[str, Any])
     return bool(options and options.get("include_usage"))
 
 
 def _stream_options(fields: Fields) -> bytes:
-    options: dict[str, Any] | None = _read(fields, "stream_options", dict[str, Any])
+    options: dict[str, Any] | None = read_field(fields, "stream_options", dict[str, Any])
     return msgspec.json.encode({**(options or {}), "include_usage": True})
 
 

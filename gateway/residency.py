@@ -1,7 +1,6 @@
 """What the routing knows of the nodes' caches, as dialogues ask for it."""
 
-from collections.abc import Callable
-
+from gateway.clock import Clock
 from gateway.routing.router import Router
 from history.conversation import Binding
 from history.residency import Retained
@@ -12,17 +11,18 @@ compute equally little, 0.1 a sixth more: a cut that comes too early costs, and 
 
 
 class NodeResidency:
-    """By the ledger's own odds. `clock`: Unix seconds."""
+    """By the ledger's own odds."""
 
-    def __init__(self, router: Router, clock: Callable[[], float]) -> None:
+    def __init__(self, router: Router, clock: Clock) -> None:
         self._router = router
         self._clock = clock
 
     def is_gone(self, binding: Binding) -> bool:
         """Whether its node is away, or has most likely evicted it."""
-        return self._router.odds(binding.node, binding.at, self._clock()) < GONE
+        now = self._clock.now()
+        return self._router.odds(binding.node, max(0.0, now.wall - binding.at), now.steady) < GONE
 
     def retained(self) -> Retained:
         """As of now."""
-        seconds, is_full = self._router.horizon(self._clock())
+        seconds, is_full = self._router.horizon(self._clock.steady())
         return Retained(seconds, is_full)

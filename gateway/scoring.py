@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import xxhash
 
-from gateway.nodes.completion import Usage
-from gateway.request import ChatRequest
+from gateway.moment import Moment
+from gateway.nodes.usage import Usage
+from gateway.plain_request import key_of, pieces_of
+from gateway.request import CHAT, EMBEDDINGS, ChatRequest
 from gateway.routing import prefix as chains
 from gateway.routing.holdings import LONG_ENOUGH, Held, Placed, Sought
 from gateway.routing.prefix import PrefixChain, expected_tokens
@@ -32,8 +34,8 @@ class Prefix(msgspec.Struct, frozen=True):
     held: dict[str, Held]
     """Per node, what it should still have of it."""
     bound_to: str | None
-    bound_at: float
-    """When the binding's node got what it holds of this prompt; 0 where it holds nothing of it."""
+    bound_at: float | None
+    """When the binding's node got what it holds of this prompt (steady seconds); None: it holds nothing."""
     reusable: int
     """What the last answer's node had of it, whoever answers now."""
     phase: Phase
@@ -53,6 +55,10 @@ class Prefix(msgspec.Struct, frozen=True):
         if held is not None and held.is_head and usage.cached:
             # It had the beginning and no more, so that is how long it is: whole blocks before a last token.
             head = usage.cached + 1
+        elif held is not None:
+            # Its beginning was counted when it came there, or is guessed from when it was sent: no worse
+            # than what is guessed now, and never to be put in the place of a count.
+            head = 0
         elif self.prompt_tokens:
             head = round(head * usage.prompt_tokens / self.prompt_tokens)
         return self._with_head(head, usage.prompt_tokens)
@@ -65,7 +71,9 @@ class Prefix(msgspec.Struct, frozen=True):
 
 def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:
     """A stateless prompt: known from its own messages, byte for byte as they were sent."""
-    messages = _raw_messages(request.messages)
+    if request.path == EMBEDDINGS:
+        return _no_prefix(request)
+    messages = _raw_messages(request.messages) if request.path == CHAT else pieces_of(request.messages)
     chain = chains.chain(_root(request), messages)
     known, tokens = router.longest_known(chain.links)
     tokens += sum(map(len, messages[known:])) // _BYTES_PER_TOKEN
@@ -83,14 +91,28 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
         prompt_tokens=tokens,
         held=held,
         bound_to=None,
-        bound_at=0.0,
+        bound_at=None,
         reusable=max((one.expected for one in held.values()), default=0),
         phase="stateless",
         head=head,
     )
 
 
-def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: float) -> Prefix:
+def _no_prefix(request: ChatRequest) -> Prefix:
+    """What leaves nothing that another one could use."""
+    return Prefix(
+        chain=PrefixChain(root=_root(request), links=()),
+        key=key_of(request.messages),
+        prompt_tokens=len(request.messages) // _BYTES_PER_TOKEN,
+        held={},
+        bound_to=None,
+        bound_at=None,
+        reusable=0,
+        phase="stateless",
+    )
+
+
+def prefix_of_dialogue(request: ChatRequest, turn: OpenTurn, router: Router, now: Moment) -> Prefix:
     """A conversation's prompt: its binding says which node has it, and how much."""
     conversation = turn.layout.conversation
     return prefix_of_prompt(request, turn.key, conversation, turn.prompt, router, now=now)
@@ -103,7 +125,7 @@ def prefix_of_prompt(
     prompt: Prompt,
     router: Router,
     *,
-    now: float,
+    now: Moment,
 ) -> Prefix:
     """Any prompt of a conversation, also one that no user waits for."""
     parts, binding = prompt.parts, conversation.binding
@@ -115,16 +137,16 @@ def prefix_of_prompt(
     tokens = reusable + sum(len(part) for part in parts[known:]) // _BYTES_PER_TOKEN
     head, home = _head(chain, parts, tokens), None
     if binding is not None and known:
-        home = Placed(node=binding.node, tokens=binding.tokens, at=binding.at)
-    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now)
-    kept = held.get(binding.node) if binding is not None and known else None
+        home = Placed(node=binding.node, tokens=binding.tokens, at=now.of(binding.at))
+    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now.steady)
+    kept = held.get(home.node) if home is not None else None
     return Prefix(
         chain=chain,
         key=xxhash.xxh3_128_digest(f"{conversation_key.tenant}\0{conversation_key.id}".encode()),
         prompt_tokens=tokens,
         held=held,
         bound_to=binding.node if binding is not None else None,
-        bound_at=binding.at if binding is not None and kept is not None and kept.expected else 0.0,
+        bound_at=home.at if home is not None and kept is not None and kept.expected else None,
         reusable=reusable,
         phase="first" if conversation.turn_count == 0 else "warm" if known else "cut",
         head=head,
@@ -190,8 +212,12 @@ def _newest_answer(messages: Sequence[bytes]) -> int | None:
 
 def _root(request: ChatRequest) -> bytes:
     tools = request.fields.get("tools")
+    template = b"" if request.path == CHAT else request.path.encode()
     return chains.root(
-        request.model, salt=request.salt.encode(), tools=bytes(tools) if tools is not None else b""
+        request.model,
+        salt=request.salt.encode(),
+        tools=bytes(tools) if tools is not None else b"",
+        template=template,
     )
 
 

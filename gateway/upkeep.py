@@ -93,7 +93,8 @@ class Upkeep:
         self._dialogues.left(ended)
         frame, binding = frame_of(request), ended.conversation.binding
         if binding is not None:
-            self._recent.note(ended.key, Seen(frame=frame, node=binding.node, at=binding.at))
+            now = self._background.clock.steady()
+            self._recent.note(ended.key, Seen(frame=frame, node=binding.node, at=now))
         errand = _Errand(
             frame=frame,
             turn_count=ended.conversation.turn_count,
@@ -112,7 +113,7 @@ class Upkeep:
 
         Conversations that do not come back cost nothing: only those that spoke lately are warmed.
         """
-        since = self._background.clock() - self._rules.rewarm_within_s
+        since = self._background.clock.steady() - self._rules.rewarm_within_s
         for key, seen in islice(self._recent.on(node, since=since), self._rules.rewarm):
             self._put(key, _Errand(frame=seen.frame, turn_count=0, warm=True))
             self._events["rewarm"] += 1

@@ -79,6 +79,8 @@ class WaitingRoom:
 
     async def _wait(self, ask: Ask, *, is_background: bool) -> Decision:
         since = _now()
+        if (displaced := self._line.to_displace(ask.tenant)) is not None:
+            self._turn_away(displaced)
         waiter = self._line.add(ask, is_background=is_background, now=since)
         if waiter is None:
             self._telemetry.events["queue_full"] += 1
@@ -99,6 +101,14 @@ class WaitingRoom:
             del self._slots[waiter]
             self._line.remove(waiter)
             self._telemetry.queued.observe(_now() - since)
+
+    def _turn_away(self, waiter: Waiter) -> None:
+        """It waits, but others of its tenant do, too, and one of a tenant that has few there has come."""
+        self._line.remove(waiter)
+        slot = self._slots[waiter]
+        if not slot.done():
+            self._telemetry.events["queue_full"] += 1
+            slot.set_exception(self._full(waiter.ask, "and other tenants wait for them"))
 
     def _give_up(self, waiter: Waiter) -> None:
         """Its time is over. What is wrong may have changed meanwhile."""

@@ -61,7 +61,11 @@ def load_script(name: str, *, prelude: str = "") -> Script:
     """The script `lua/<name>.lua`, with the script `prelude` in front of it."""
     folder = files("history") / "lua"
     parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in (prelude, name) if part]
-    source = "\n".join(parts)
+    return script_of(name, "\n".join(parts))
+
+
+def script_of(name: str, source: str) -> Script:
+    """A script of that text; `name` is what its calls are counted under."""
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

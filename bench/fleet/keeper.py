@@ -63,7 +63,9 @@ class Learning(msgspec.Struct):
         if self.growth.is_due():
             self.growth.find(Retained(*self.ours.router.horizon(now)))
         gone = (
-            self._is_gone(dialogue) if self.sees else self.ours.router.odds(bound.node, bound.at, now) < GONE
+            self._is_gone(dialogue)
+            if self.sees
+            else self.ours.router.odds(bound.node, now - bound.at, now) < GONE
         )
         if gone and dialogue.cut_for_free():
             dialogue.window = self.growth.newest()

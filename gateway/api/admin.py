@@ -1,6 +1,5 @@
 """The control plane: what the caches did, and how the nodes are. Its own port, its own scope of keys."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +9,7 @@ from gateway.api.conversation_admin import conversation_admin_routes
 from gateway.api.health import Readiness, health_routes
 from gateway.api.node_admin import node_admin_routes
 from gateway.api.public import handle_faults
+from gateway.clock import Clock
 from gateway.conversations import Conversations
 from gateway.keys.key import require
 from gateway.nodes.membership import Membership
@@ -27,18 +27,18 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
     readiness: Readiness,
     telemetry: Telemetry,
     growth: Growth,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> FastAPI:
     """The ASGI application of the admin port."""
     app = FastAPI(title="Friendo gateway, control plane", docs_url=None, redoc_url=None)
     app.include_router(
-        health_routes(readiness, registry_of(telemetry, NodeMetrics(membership.roster, clock)))
+        health_routes(readiness, registry_of(telemetry, NodeMetrics(membership.roster, clock.steady)))
     )
     handle_faults(app, clock)
 
     def admin_only(request: Request) -> None:
         header = request.headers.get("authorization")
-        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock.wall())
         require(caller, scope="admin")
 
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin_only)])
@@ -48,7 +48,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
         report = cache_report(telemetry, minutes=minutes)
         return report | {"window": window_report(growth)}
 
-    routes.include_router(node_admin_routes(membership, clock))
+    routes.include_router(node_admin_routes(membership, clock.steady))
     routes.include_router(conversation_admin_routes(conversations))
     app.include_router(routes)
     return app

@@ -38,9 +38,15 @@ class ChatCycle:
     """One chat request and its reply."""
 
     def __init__(
-        self, protocol: "ChatProtocol", headers: list[tuple[bytes, bytes]], *, regenerates: str | None = None
+        self,
+        protocol: "ChatProtocol",
+        headers: list[tuple[bytes, bytes]],
+        *,
+        path: str,
+        regenerates: str | None = None,
     ) -> None:
         self._protocol = protocol
+        self._path = path
         self._regenerates = regenerates
         self._transport: asyncio.Transport = protocol.transport
         self._headers = headers
@@ -102,6 +108,7 @@ class ChatCycle:
                         body=body,
                         request_id=self.request_id,
                         received_at=self._received_at,
+                        path=self._path,
                         regenerates=self._regenerates,
                     ),
                     self,

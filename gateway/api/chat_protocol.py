@@ -1,9 +1,10 @@
-"""The chat path, taken out of uvicorn's own protocol; every other request goes on to FastAPI.
+"""The paths of completions, taken out of uvicorn's own protocol; every other request goes on to FastAPI.
 
 uvicorn lets a subclass of its httptools protocol decide when the headers of a request are complete. For
-`POST /v1/chat/completions`, and a conversation's `regenerate`, a `ChatCycle` takes the place of the ASGI
-cycle. Pipelining, keep-alive, graceful shutdown and flow control stay uvicorn's. For every path alike, the
-head is bounded in size and in time, and a client that only shuts its sending side still gets its answers.
+`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, and a conversation's `regenerate`, a
+`ChatCycle` takes the place of the ASGI cycle. Pipelining, keep-alive, graceful shutdown and flow control stay
+uvicorn's. For every path alike, the head is bounded in size and in time, and a client that only shuts its
+sending side still gets its answers.
 
 Measured against ASGI on the same relay: about half the CPU per streamed reply (docs/adr/0003).
 """
@@ -25,8 +26,9 @@ from gateway.api.head_watch import HEAD_WITHIN_S, HeadWatch
 from gateway.chat import Call
 from gateway.errors import BadRequest, ClientFault, HeadStalled, HeadTooLarge
 from gateway.ports import Reply
+from gateway.request import CHAT, EMBEDDINGS, TEXT
 
-CHAT_PATH = b"/v1/chat/completions"
+PATHS = {path.encode(): path for path in (CHAT, TEXT, EMBEDDINGS)}
 ANEW_PATH = b"/v1/conversations/{id}/regenerate"
 """A chat completion as well: the last message of a conversation is answered anew."""
 
@@ -191,17 +193,19 @@ class ChatProtocol(HttpToolsProtocol):
         self._watch.begin()
 
     def on_headers_complete(self) -> None:
-        """Take chat completions; leave the rest."""
+        """Take completions; leave the rest."""
         self._watch.complete(self.url, self.headers)
         if self.parser.should_upgrade():
             return
         path = self.url.partition(b"?")[0]
-        anew = None if path == CHAT_PATH else _ANEW.fullmatch(path)
-        if (path != CHAT_PATH and anew is None) or self.parser.get_method() != b"POST":
+        asked = PATHS.get(path)
+        anew = None if asked else _ANEW.fullmatch(path)
+        if (asked is None and anew is None) or self.parser.get_method() != b"POST":
             super().on_headers_complete()
             return
         running = self.cycle
-        cycle = ChatCycle(self, self.headers, regenerates=_unquoted(anew[1]) if anew else None)
+        regenerates = _unquoted(anew[1]) if anew else None
+        cycle = ChatCycle(self, self.headers, path=asked or CHAT, regenerates=regenerates)
         self.cycle = cycle  # type: ignore[assignment] # it has what the protocol uses of a cycle
         if running is None or running.response_complete:
             self._start_asgi_task(cycle, self.app)  # type: ignore[arg-type] # as above

@@ -9,10 +9,11 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.api.chat_cycle import request_id
-from gateway.api.chat_protocol import ANEW_PATH, CHAT_PATH
+from gateway.api.chat_protocol import ANEW_PATH, PATHS
 from gateway.api.conversations import ConversationRoutes
 from gateway.api.envelope import Envelope, envelope
 from gateway.api.health import Readiness, health_routes
+from gateway.clock import Clock
 from gateway.errors import BadRequest, GatewayError, UnknownModel
 from gateway.fault_log import FaultLog
 from gateway.keys.key import Caller, require
@@ -30,11 +31,11 @@ def public_app(
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> FastAPI:
     """The ASGI application behind the chat protocol on the data port."""
     app = FastAPI(title="Friendo gateway", docs_url=None, redoc_url=None)
-    app.include_router(health_routes(readiness, registry_of(telemetry, NodeMetrics(roster, clock))))
+    app.include_router(health_routes(readiness, registry_of(telemetry, NodeMetrics(roster, clock.steady))))
     handle_faults(app, clock)
 
     app.include_router(conversations.router())
@@ -55,26 +56,26 @@ def public_app(
     async def not_a_post() -> None:
         raise HTTPException(405, headers={"allow": "POST"})
 
-    for path in (CHAT_PATH, ANEW_PATH):
+    for path in (*PATHS, ANEW_PATH):
         others = ["GET", "HEAD", "PUT", "PATCH", "DELETE"]
         app.add_api_route(path.decode(), not_a_post, methods=others, include_in_schema=False)
 
     return app
 
 
-def identified(authenticator: Authenticator, clock: Callable[[], float]) -> Callable[[Request], Caller]:
+def identified(authenticator: Authenticator, clock: Clock) -> Callable[[Request], Caller]:
     """Says who is calling. Raises `InvalidKey`, `NotAllowed`."""
 
     def identify(request: Request) -> Caller:
         header = request.headers.get("authorization")
-        caller = authenticator.authenticate(header.encode() if header else None, now=clock())
+        caller = authenticator.authenticate(header.encode() if header else None, now=clock.wall())
         require(caller, scope="inference")
         return caller
 
     return identify
 
 
-def handle_faults(app: FastAPI, clock: Callable[[], float]) -> None:
+def handle_faults(app: FastAPI, clock: Clock) -> None:
     """Every fault of these routes in OpenAI's envelope, what the framework raises included."""
     faults = FaultLog()
 
@@ -84,7 +85,7 @@ def handle_faults(app: FastAPI, clock: Callable[[], float]) -> None:
 
     @app.exception_handler(HistoryError)
     async def fault_of_the_history(request: Request, error: HistoryError) -> Response:
-        faults.note(error, now=clock())
+        faults.note(error, now=clock.steady())
         return _shown(request, envelope(error))
 
     @app.exception_handler(HTTPException)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.keys.key import Key, Scope
     from gateway.keys.ports import KeyStore
     from gateway.settings import Settings
-    from history.redis_place import RedisPlace
+    from history.redis_place import Durability, RedisPlace
 
 T = TypeVar("T")
 keys = typer.Typer(help="API keys: make, show and revoke them.", no_args_is_help=True)
@@ -182,21 +182,33 @@ def _settings() -> "Settings":
 def _in_store(url: str | None, use: Callable[["KeyStore"], Awaitable[T]]) -> T:
     """What `use` makes of the store at `url`, or at the settings' store."""
     from gateway.errors import BadOption
-    from history.redis_place import parse_place
+    from history.redis_place import Durability, parse_place
 
     try:
+        durability = Durability() if url else _settings().store.durability
         place = parse_place(url) if url else _settings().store.place
     except ValueError as error:
         raise BadOption(f"keys live in Redis, give its address with --redis: {error}") from error
-    return asyncio.run(_used(place, use))
+    return asyncio.run(_used(place, durability, use))
 
 
-async def _used(place: "RedisPlace", use: Callable[["KeyStore"], Awaitable[T]]) -> T:
+async def _used(
+    place: "RedisPlace", durability: "Durability", use: Callable[["KeyStore"], Awaitable[T]]
+) -> T:
     from gateway.keys.redis_keys import RedisKeys
     from history.redis_client import redis_client
+    from history.redis_link import RedisLink
 
     async with redis_client(place, timeout_s=_ANSWER_WITHIN_S) as client:
-        return await use(RedisKeys(client))
+        if not durability.wait_replicas:
+            return await use(RedisKeys(client))
+        # Waiting for replicas must not take the time that an answer has.
+        within_s = _ANSWER_WITHIN_S + durability.wait_s
+        link = RedisLink(place, size=1, timeout_s=within_s, durability=durability)
+        try:
+            return await use(RedisKeys(client, link=link))
+        finally:
+            await link.close()
 
 
 @contextmanager

@@ -17,8 +17,10 @@ class MemoryKeys:
 
     async def create(self, key: Key) -> None:
         """See KeyStore."""
-        if key.id in self._keys:
-            raise KeyExists(key.id)
+        if (stored := self._keys.get(key.id)) is not None:
+            if stored != key:
+                raise KeyExists(key.id)
+            return
         if len(self._keys) >= self._max_keys:
             raise TooManyKeys(self._max_keys)
         self._put(key)

@@ -26,7 +26,7 @@ class KeyStore(Protocol):
     """Where key records live."""
 
     async def create(self, key: Key) -> None:
-        """Store a new record. Raises KeyExists, and TooManyKeys at MAX_KEYS."""
+        """Store a record; the same again changes nothing. Raises KeyExists, and TooManyKeys at MAX_KEYS."""
 
     async def revoke(self, key_id: str, *, now: float) -> Key:
         """Mark the key as revoked and return its record; a second time changes nothing.

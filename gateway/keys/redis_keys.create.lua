@@ -1,7 +1,8 @@
 -- Stores a new key. KEYS: the records, the version. ARGV: id, record, new version, how many keys there may be.
--- Returns 1 stored, 0 there is one with this id, -1 full.
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
-  return 0
+-- Returns 1 stored, 0 there is another one with this id, -1 full. The same one again is the same call again.
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored then
+  return stored == ARGV[2] and 1 or 0
 end
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
   return -1

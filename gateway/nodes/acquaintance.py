@@ -21,6 +21,7 @@ from gateway.nodes.engine_facts import (
 )
 from gateway.nodes.engine_metrics import read_cache
 from gateway.nodes.polling import MAX_METRICS
+from gateway.nodes.usage import Usage
 from gateway.routing.node import EngineFacts, Node, NodeSpec
 
 _TRIAL_WITHIN_S = 30.0
@@ -63,7 +64,7 @@ async def try_out(asker: Asker, node: Node, model: str) -> EngineFacts:
     """
     takes_priority = node.facts.takes_priority
     request = _request(node, model)
-    usage = completion.Usage()
+    usage = Usage()
     for _ in range(2):
         if node.spec.engine == "vllm" and takes_priority is None:
             takes_priority, usage = await _with_priority(asker, request)
@@ -104,7 +105,7 @@ async def _meet_other(asker: Asker, node: Node) -> EngineFacts:
     return EngineFacts(product="Ollama", version=version, context=context)
 
 
-async def _with_priority(asker: Asker, request: dict[str, object]) -> tuple[bool, completion.Usage]:
+async def _with_priority(asker: Asker, request: dict[str, object]) -> tuple[bool, Usage]:
     try:
         return True, await _usage(asker, {**request, "priority": 1})
     except Answered as refused:
@@ -113,7 +114,7 @@ async def _with_priority(asker: Asker, request: dict[str, object]) -> tuple[bool
     return False, await _usage(asker, request)
 
 
-async def _usage(asker: Asker, request: dict[str, object]) -> completion.Usage:
+async def _usage(asker: Asker, request: dict[str, object]) -> Usage:
     body = msgspec.json.encode(request)
     return completion.usage_of(await asker.post("/v1/chat/completions", body, within_s=_TRIAL_WITHIN_S))
 

@@ -8,24 +8,9 @@ import msgspec
 
 from gateway.errors import NodeBroke
 from gateway.nodes.sse import DONE, payloads
+from gateway.nodes.usage import Usage, read_usage
 
-
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Token counts as the engine reports them; `cached` is None where it does not say."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-    @property
-    def cached(self) -> int | None:
-        """Prompt tokens served from the node's prefix cache; a number that cannot be one is unknown."""
-        told = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        return told if told is not None and 0 <= told <= self.prompt_tokens else None
+_NO_USAGE = msgspec.Raw()
 
 
 class _Function(msgspec.Struct):
@@ -56,7 +41,7 @@ class _Chunk(msgspec.Struct):
     created: int = 0
     model: str = ""
     choices: list[_ChunkChoice] = []
-    usage: Usage | None = None
+    usage: msgspec.Raw = _NO_USAGE
 
 
 class _Choice(msgspec.Struct):
@@ -69,11 +54,11 @@ class _Body(msgspec.Struct):
     created: int = 0
     model: str = ""
     choices: list[_Choice] = []
-    usage: Usage | None = None
+    usage: msgspec.Raw = _NO_USAGE
 
 
 class _UsageOnly(msgspec.Struct):
-    usage: Usage | None = None
+    usage: msgspec.Raw = _NO_USAGE
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -108,7 +93,7 @@ def from_json(body: bytes) -> Completion:
         id=read.id,
         created=read.created,
         model=read.model,
-        usage=read.usage or Usage(),
+        usage=read_usage(bytes(read.usage)),
     )
 
 
@@ -122,7 +107,8 @@ def from_events(blobs: Iterable[bytes]) -> Completion:
             continue
         chunk = _read_chunk(payload)
         first = first if first.id else chunk
-        usage = chunk.usage or usage
+        if _is_told(chunk.usage):
+            usage = read_usage(bytes(chunk.usage))
         for choice in chunk.choices:
             if choice.index or choice.delta is None:
                 continue
@@ -144,9 +130,9 @@ def from_events(blobs: Iterable[bytes]) -> Completion:
 def usage_of(body: bytes) -> Usage:
     """The usage of a whole body, zero where it says nothing of it. Raises `NodeBroke` if it is no JSON."""
     try:
-        return _decode_usage(body).usage or Usage()
+        return read_usage(bytes(_decode_usage(body).usage))
     except msgspec.ValidationError:
-        return Usage()
+        return Usage()  # no object, and somebody else's to refuse
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NodeBroke(f"the node's answer is no JSON: {error}") from error
 
@@ -155,9 +141,13 @@ def usage_in(blob: bytes) -> Usage | None:
     """The usage in these events, if any has one. They went to the client already: what is broken is left."""
     for payload in payloads((blob,)):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if payload != DONE and (usage := _decode_usage(payload).usage):
-                return usage
+            if payload != DONE and _is_told(usage := _decode_usage(payload).usage):
+                return read_usage(bytes(usage))
     return None
+
+
+def _is_told(usage: msgspec.Raw) -> bool:
+    return bytes(usage) not in (b"", b"null")
 
 
 def _check_end(finish_reason: str | None) -> None:

@@ -28,6 +28,10 @@ class Dialect(msgspec.Struct, frozen=True):
     """Counters that only a restart sets back."""
     cached_tokens_flag: str
     """What makes it report cached tokens."""
+    progress: tuple[str, ...] = ()
+    """Counters of tokens, one of which goes on with every step that is computed. SGLang and llama.cpp count
+    when an answer is complete, which says nothing of those under way.
+    """
     block_size: tuple[str, ...] = ()
     capacity: tuple[str, ...] = ()
     """Gauges of tokens per cache block, and of tokens that the cache holds."""
@@ -49,6 +53,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
         working=("vllm:num_requests_running",),
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         prompt_tokens=("vllm:prompt_tokens_total",),
+        progress=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
         config="vllm:cache_config_info",
         load_adapter="/v1/load_lora_adapter",
         unload_adapter="/v1/unload_lora_adapter",
@@ -124,9 +129,9 @@ def read_error(body: bytes) -> EngineError:
 def read_refusal(payload: bytes) -> EngineError | None:
     """The error that stands in the place of a stream's first chunk, or of a whole answer; None: it is none.
 
-    Every chunk has `choices`, quoted as it is only where it is a field.
+    Every chunk has `choices`, and every vector is an `embedding`, quoted as it is only where it is a field.
     """
-    if b'"choices"' in payload:
+    if b'"choices"' in payload or b'"embedding"' in payload:
         return None
     try:
         fields: Any = msgspec.json.decode(payload)

@@ -12,6 +12,8 @@ from gateway.routing.node import EngineFacts
 MOST = 1_000_000
 """No queue is longer and no cache block larger: a number beyond is no measurement."""
 _MOST_TOKENS = 10**12
+_STARTED = "process_start_time_seconds"
+"""As every Prometheus client in Python calls it."""
 
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(?:\{([^}\n]*)\})? ([^\s]+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -27,6 +29,10 @@ class Load(msgspec.Struct, frozen=True):
     block_size: int | None = None
     prompt_tokens: int | None = None
     """Of all prompts since the engine started."""
+    started_at: float | None = None
+    """When its process began, in Unix seconds by its own clock."""
+    progress: int | None = None
+    """A number that is another one after every step that is computed."""
 
 
 class _Rank(msgspec.Struct, frozen=True):
@@ -52,12 +58,18 @@ def read_load(metrics: bytes, dialect: Dialect, rank: int | None = None) -> Load
     size = _first(samples, dialect.block_size) or [_integer(one.labels, "block_size") for one in config]
     waiting, usage = _first(samples, dialect.waiting), _first(samples, dialect.kv_usage)
     counted, working = _first(samples, dialect.prompt_tokens), _first(samples, dialect.working)
+    started = samples.get(_STARTED, [])
+    steps = [sum(one.value for one in samples.get(name, [])) for name in dialect.progress]
+    tells = steps and all(name in samples for name in dialect.progress)
     return Load(
         waiting=_between(0, sum(waiting), MOST) if waiting else None,
         working=_between(0, sum(working), MOST) if working else None,
         kv_usage=max(usage) if usage and 0 <= max(usage) <= 1 else None,
         block_size=_between(1, size[0], MOST) if size else None,
         prompt_tokens=_between(0, sum(counted), 2**62) if counted else None,
+        # Of several processes behind one address none is the engine's.
+        started_at=started[0].value if len(started) == 1 else None,
+        progress=_between(0, sum(steps), 2**62) if tells else None,
     )
 
 
@@ -111,8 +123,10 @@ def _names(dialect: Dialect) -> Iterable[str]:
     yield from dialect.working
     yield from dialect.kv_usage
     yield from dialect.prompt_tokens
+    yield from dialect.progress
     yield from dialect.block_size
     yield from dialect.capacity
+    yield _STARTED
     if dialect.config:
         yield dialect.config
 

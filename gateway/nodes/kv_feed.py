@@ -10,6 +10,7 @@ each other for ever: `notes` says so, with the flag that mends it.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -66,7 +67,7 @@ class KvFeed:
         retention: Retention,
         *,
         context: zmq.asyncio.Context,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.retention = retention
         self.source = source
@@ -80,7 +81,7 @@ class KvFeed:
         self._replay_after = 0.0
         self._is_replay_silent = False
         self._told = Counts()
-        self._told_at = 0.0
+        self._told_at = -math.inf
 
     @property
     def counts(self) -> Counts:

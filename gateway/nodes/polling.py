@@ -5,10 +5,11 @@ Polled at most every two seconds: llama.cpp answers its metrics between batches.
 
 import asyncio
 
-from gateway.errors import NodeBroke, NodeFault
+from gateway.errors import NodeBroke, NodeFault, NodeRefused
 from gateway.nodes.asking import Answered, Asker, OtherModels
 from gateway.nodes.dialect import DIALECTS
 from gateway.nodes.engine_metrics import Load, read_load, read_loads
+from gateway.nodes.engine_run import UNTOLD, EngineRun
 from gateway.nodes.model_list import listed, read_models
 from gateway.routing.node import Node
 
@@ -19,30 +20,36 @@ MAX_METRICS = 1024 * 1024
 class Poller:
     """Asks one node and notes in it what it says."""
 
-    def __init__(self, node: Node, asker: Asker) -> None:
+    def __init__(self, node: Node, asker: Asker, run: EngineRun = UNTOLD) -> None:
         self.tried = ""
         """The path asked last."""
         self.model = ""
         """What the node lists first of what it is to serve."""
+        self.run = run
+        """What its engine told last, a node's before this one included that had its name and address."""
+        self._was_down = False
         self._node = node
         self._asker = asker
         self._dialect = DIALECTS[node.spec.engine]
         self._health = self._dialect.health[0]
         self._loads = self._dialect.loads
-        self._prompt_tokens: int | None = None
 
     async def poll(self) -> bool:
-        """Ask how it is and what it serves; whether it has restarted: its counters went back.
+        """Ask how it is and what it serves; whether it has restarted.
 
         Raises a `NodeFault` if it is not well.
         """
         node = self._node
-        await self._ask_health()
+        try:
+            await self._ask_health()
+        except NodeRefused:
+            self._was_down = True
+            raise
         await self.ask_models()
         metrics, now = await asyncio.gather(self._metrics(), self._load_now())
         load = read_load(metrics, self._dialect, node.spec.rank)
         self._learn_load(load, now)
-        return self._went_back(load.prompt_tokens)
+        return self._is_another(EngineRun(load.prompt_tokens, load.started_at))
 
     async def ask_models(self) -> None:
         """Ask what it serves. Raises a `NodeFault`, also where it does not serve what it is said to."""
@@ -107,11 +114,14 @@ class Poller:
     def _learn_load(self, metrics: Load, now: Load | None) -> None:
         node, load = self._node, now or metrics
         node.waiting, node.working, node.kv_usage = load.waiting, load.working, load.kv_usage
+        node.progress = metrics.progress
         node.block_size = metrics.block_size or node.block_size
 
-    def _went_back(self, counted: int | None) -> bool:
-        before = self._prompt_tokens
-        if counted is None:
-            return False
-        self._prompt_tokens = counted
-        return before is not None and counted < before
+    def _is_another(self, told: EngineRun) -> bool:
+        """By what its metrics tell; of an engine without any, by nobody having listened there meanwhile."""
+        was_down, self._was_down = self._was_down, False
+        if self.run.is_another(told):
+            self.run = told
+            return True
+        self.run = self.run.then(told)
+        return was_down and not self.run.is_known

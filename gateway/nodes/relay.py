@@ -15,10 +15,12 @@ from gateway.nodes import sse
 from gateway.nodes.body import MAX_BODY, BodySink
 from gateway.nodes.connection import Exchange, Head, NodePool
 from gateway.nodes.dialect import EngineError, read_error, read_refusal
+from gateway.nodes.model_name import AS_IT_IS, splice_for
 from gateway.nodes.request_head import request_head
 from gateway.nodes.text_row import TextRow
 from gateway.ports import Headers, Reply
 
+_NO_SUCH_PATH = (404, 405, 501)
 _MAX_EVENT = 4 * 1024 * 1024
 _MAX_LEAD = 64 * 1024
 _PING = b": ping\n\n"
@@ -39,6 +41,8 @@ class StreamShape(msgspec.Struct, frozen=True):
     """Keep everything from the first `finish_reason` on until `StreamSink.let_go`."""
     keeps_events: bool
     """Remember the events, to read the answer from them."""
+    model: str = ""
+    """What the client asked for, and is told that answers; empty: whatever the node says."""
 
 
 class Pings:
@@ -99,6 +103,7 @@ class StreamSink:
         self._is_holding = False
         self._kept = 0
         self._row = TextRow()
+        self._name = AS_IT_IS
         self._texts: list[bytes] = []
         self._events: list[bytes] = []
         self.has_begun = False
@@ -122,7 +127,7 @@ class StreamSink:
             if self._shape.keeps_events:
                 self._count(data)
                 self._texts.append(text)
-            self._reply.write(data)
+            self._reply.write(self._name.of(data))
             return
         blob, self._rest = sse.split_complete(self._rest + data if self._rest else data)
         if len(self._rest) > _MAX_EVENT:
@@ -157,6 +162,7 @@ class StreamSink:
             raise refusal(error, error.status or 500)
         if first == sse.DONE:
             raise NodeBroke("its answer was empty")
+        self._name = splice_for(first, self._shape.model)
         return blob
 
     def _pass_on(self, blob: bytes) -> None:
@@ -183,10 +189,10 @@ class StreamSink:
                 return
         if self._shape.holds_end and (self._is_holding or sse.finishes(blob)):
             self._is_holding = True
-            self._held.append(blob)
+            self._held.append(self._name.of(blob))
         else:
             self._row.learn(blob)
-            self._reply.write(blob)
+            self._reply.write(self._name.of(blob))
 
     def _count(self, blob: bytes) -> None:
         self._kept += len(blob)
@@ -229,8 +235,14 @@ async def send(
         raise
 
 
-async def refuse(exchange: Exchange, head: Head) -> None:
-    """Raise what a status other than 200 means."""
+async def refuse(exchange: Exchange, head: Head, *, unserved: str = "") -> None:
+    """Raise what a status other than 200 means.
+
+    `unserved`: what is said where the engine does not know the path, which is no failure of a node then: not
+    every model is for every path.
+    """
+    if unserved and head.status in _NO_SUCH_PATH:
+        raise EngineRefused(unserved, status=404, code=None, param="model")
     sink = BodySink(limit=1024 * 1024)
     exchange.pump(sink)
     await exchange.done

@@ -9,6 +9,7 @@ logged once for each thing that is wrong with it, not at every poll.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ import zmq.asyncio
 from gateway.errors import NodeFault
 from gateway.nodes.asking import advice
 from gateway.nodes.connection import NodePool, Patience
+from gateway.nodes.engine_run import UNTOLD, EngineRun
 from gateway.nodes.model_list import listed
 from gateway.nodes.roster_rules import RosterRules
 from gateway.nodes.watch import NodeWatch
@@ -28,6 +30,7 @@ _AWAY_AFTER = 2
 _TOLD_AT_MOST = 4
 """Different problems of a node that is away; some are in the node's own words, which may go on changing."""
 _LOOK_S = 0.1
+_GONE = 1024
 _UNWINDS_WITHIN_S = 5.0
 """After its connections were dropped, for requests to see that."""
 
@@ -47,6 +50,8 @@ class Roster:
         """All of them, healthy or not; a view that changes as they come and go."""
         self._watches: dict[str, NodeWatch] = {}
         self._told: dict[str, set[str]] = {}
+        self._gone: OrderedDict[str, tuple[NodeSpec, EngineRun]] = OrderedDict()
+        """The latest that left: what was placed there is remembered, and they may come back."""
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -91,7 +96,7 @@ class Roster:
             raise ValueError(f"two nodes are called {spec.name!r}: give one of them an id")
         node = Node(spec=spec, id=spec.name, models=frozenset(spec.models))
         self._nodes[node.id] = node
-        self._watches[node.id] = NodeWatch(node, self._patience, may_try=self.rules.trial)
+        self._watches[node.id] = self._watch_of(node)
         self._told[node.id] = set()
         if self._tasks is not None:
             self._keeping[node.id] = self._tasks.create_task(self._keep(self._watches[node.id], met=False))
@@ -128,10 +133,16 @@ class Roster:
 
     def broke(self, node: Node, problem: str, *, since: int) -> None:
         """A request failed, sent when the breaker had opened `since` times; if it opens, the node is away."""
-        node.breaker = breaker.failed(node.breaker, since=since)
+        node.breaker = breaker.failed(node.breaker, since=since, is_only=self._is_only(node))
         node.problem = problem
         if node.breaker.state == "open" and node.is_healthy:
             self._take_out(node, problem)
+
+    def _is_only(self, node: Node) -> bool:
+        """Whether it serves something that no other node does that may have requests."""
+        others = [one for one in self._nodes.values() if one is not node]
+        able = [one.models for one in others if one.is_healthy and not one.is_draining]
+        return not node.models <= frozenset().union(*able)
 
     def began(self, node: Node) -> None:
         """A request's answer began."""
@@ -203,6 +214,17 @@ class Roster:
             told.add(problem)
             log.warning("node is away", node=node.id, problem=problem, **hints)
 
+    def _watch_of(self, node: Node) -> NodeWatch:
+        """Of a node that was here before, and may be the same run of the same engine: its polls tell."""
+        spec, run = self._gone.pop(node.id, (None, UNTOLD))
+        is_there_still = spec is not None and (spec.url, spec.rank) == (node.spec.url, node.spec.rank)
+        watch = NodeWatch(
+            node, self._patience, may_try=self.rules.trial, run=run if is_there_still else UNTOLD
+        )
+        if spec is not None and not (is_there_still and run.is_known):
+            watch.has_restarted()
+        return watch
+
     def _retire(self, node: Node) -> None:
         was_serving = node.is_healthy and not node.is_draining
         node.is_draining = True
@@ -233,6 +255,9 @@ class Roster:
             log.info("node is removed", node=node.id)
 
     def _forget(self, name: str) -> None:
+        self._gone[name] = (self._nodes[name].spec, self._watches[name].run)
+        if len(self._gone) > _GONE:
+            self._gone.popitem(last=False)
         del self._nodes[name], self._told[name]
         self._watches.pop(name).close()
         self._leaving.pop(name, None)

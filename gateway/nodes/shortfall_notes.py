@@ -1,4 +1,4 @@
-"""What an operator is told of a node that does not keep what is expected of it."""
+"""What an operator is told of a node that does not keep what is expected of it, or counts what cannot be."""
 
 from collections.abc import Mapping
 
@@ -16,11 +16,16 @@ _SAID: Mapping[Reason, str] = {
     "who talk on it; give it more memory for KV, a second tier, or fewer conversations",
     "unclear": "what is found follows no pattern; speculative decoding or other users of it can do that",
 }
+_MISCOUNTS = (
+    "some of its answers report token counts that cannot be (negative, no numbers, or more than the model's "
+    "context or the request has): these are left out of all sums"
+)
 
 
 def shortfall_notes(node: Node) -> tuple[str, ...]:
-    """Nothing, or why fewer tokens come from its cache than were expected."""
+    """Nothing, or what its token counts show to be wrong."""
+    odd = (_MISCOUNTS,) if node.miscounts else ()
     reason = node.truth.reason
     if reason is None or (reason == "nothing" and node.facts.caches is False):
-        return ()
-    return (f"less than half of what should be in its cache is, so it is trusted less: {_SAID[reason]}",)
+        return odd
+    return (*odd, f"less than half of what should be in its cache is, so it is trusted less: {_SAID[reason]}")

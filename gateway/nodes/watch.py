@@ -14,6 +14,7 @@ from gateway.nodes.adapters import Adapters, AdapterSpec
 from gateway.nodes.asking import Asker
 from gateway.nodes.connection import NodePool, Patience
 from gateway.nodes.engine_facts import lacking
+from gateway.nodes.engine_run import UNTOLD, EngineRun
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.polling import Poller
 from gateway.nodes.request_head import own_headers
@@ -38,7 +39,8 @@ class NodeWatch:
         patience: Patience,
         *,
         may_try: bool = True,
-        clock: Callable[[], float] = time.time,
+        run: EngineRun = UNTOLD,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.node = node
         self.pool = NodePool(node.spec.url, patience, headers=own_headers(node.spec))
@@ -46,7 +48,7 @@ class NodeWatch:
         self.has_answered = False
         """Whether it answered a request since it was met."""
         self._asker = Asker(node.spec)
-        self._poller = Poller(node, self._asker)
+        self._poller = Poller(node, self._asker, run)
         self._adapters = Adapters(node, self._asker)
         self._may_try = may_try
         self._is_met = False
@@ -60,6 +62,11 @@ class NodeWatch:
     def tried(self) -> str:
         """What was asked last, for operators."""
         return f"GET {self.node.spec.url.rstrip('/')}{self._poller.tried}"
+
+    @property
+    def run(self) -> EngineRun:
+        """How far its engine's run had come when it told last."""
+        return self._poller.run
 
     @property
     def _source(self) -> KvSource | None:
@@ -88,7 +95,7 @@ class NodeWatch:
         self.note()
 
     def has_restarted(self) -> None:
-        """Its counters say so. Where its events are followed they have said it already, and when."""
+        """It says so, or must have. Where its events are followed they have said it already, and when."""
         self._forget()
         self.node.truth.forget()
         if self.feed is None or not self.feed.is_linked:

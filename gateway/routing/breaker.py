@@ -5,6 +5,9 @@
        │                                            └────── a request fails ───────┤
        └──────────────── a request is answered, one at a time until then ──────────┘
 
+A node that serves what no other node does stays half-open instead of open: refusing everybody until the next
+probe would be worse than trying with one. That holds for `TRIALS` failures; then it is open all the same.
+
 A refusal for load (429, 503), a request that the engine finds wrong and a client that leaves say nothing
 and change nothing. What was sent before the breaker opened says nothing of the node since.
 """
@@ -14,6 +17,8 @@ from typing import Literal
 import msgspec
 
 OPENS_AFTER = 2
+TRIALS = 3
+"""Requests that may fail, one at a time, on a node without a substitute before it has to wait for a probe."""
 
 State = Literal["closed", "open", "half_open"]
 
@@ -29,13 +34,14 @@ class Breaker(msgspec.Struct, frozen=True):
 CLOSED = Breaker()
 
 
-def failed(breaker: Breaker, *, since: int) -> Breaker:
-    """A request failed that was sent when `openings` was `since`."""
+def failed(breaker: Breaker, *, since: int, is_only: bool = False) -> Breaker:
+    """A request failed that was sent when `openings` was `since`. `is_only`: nobody could take over."""
     if since != breaker.openings or breaker.state == "open":
         return breaker
     failures = breaker.failures + 1
     if breaker.state == "half_open" or failures >= OPENS_AFTER:
-        return Breaker("open", failures, breaker.openings + 1)
+        may_try = is_only and failures < OPENS_AFTER + TRIALS
+        return Breaker("half_open" if may_try else "open", failures, breaker.openings + 1)
     return Breaker(breaker.state, failures, breaker.openings)
 
 
@@ -43,7 +49,7 @@ def began(breaker: Breaker) -> Breaker:
     """An answer began: the trial is passed, but until an answer is whole one more failure opens it again."""
     if breaker.state != "half_open":
         return breaker
-    return Breaker("closed", OPENS_AFTER - 1, breaker.openings)
+    return msgspec.structs.replace(breaker, state="closed")
 
 
 def answered(breaker: Breaker) -> Breaker:

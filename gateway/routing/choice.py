@@ -69,6 +69,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Tokens of the beginning that other prompts have too."""
     places: Sequence[tuple[bytes, int]] = ()
     """Prefixes that the chosen node will hold, with their tokens."""
+    tenant: str = ""
+    """Whose it is: tenants take turns in the line."""
     tells: bool = True
     """Whether its first byte will be seen when it comes, as that of a stream is."""
 
@@ -93,7 +95,7 @@ def choose(
 ) -> Choice | NoNode:
     """Pick the node for a request. The caller reserves its slot before anything is awaited.
 
-    `rate`: tokens a second that a node of the fleet computes, on average; `now` in Unix seconds.
+    `rate`: tokens a second that a node of the fleet computes, on average; `now` in steady seconds.
     """
     # `unfit` in one expression: of a thousand nodes, a call for each would cost more than all the rest.
     able = [

@@ -14,6 +14,9 @@ LONG_ENOUGH = 256
 _RECENT = 6
 """Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
 
+_SKEW_S = 60.0
+"""Clocks of replicas that are kept by NTP differ by less."""
+
 
 class Held(msgspec.Struct, frozen=True, gc=False):
     """What one node should have of a prompt."""
@@ -22,7 +25,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     odds: float
     """That they are still there when the request's turn comes, 0..1."""
     at: float
-    """When they were last used, in Unix seconds; infinity: they are in use."""
+    """When they were last used, in steady seconds; infinity: they are in use."""
     is_known: bool = True
     """Whether this gateway has it from its own binding or ledger, and it was computed."""
     is_head: bool = False
@@ -47,7 +50,10 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What a conversation's binding says: its node had so many tokens of the prompt at that time."""
+    """What a conversation's binding says: its node had so many tokens of the prompt at that time.
+
+    Well after now: a clock was set back since, here or on the replica that wrote it, and its age is unknown.
+    """
 
     node: str
     tokens: int
@@ -88,7 +94,9 @@ class Holdings:
         """What the binding and the ledger say."""
         links, head = sought.links, sought.long_head()
         if sought.home is not None:
-            self._weigh(sought.home.node, sought.home.tokens, sought.home.at)
+            # Of unknown age it attracts, as a guess does: nobody is told of it, and nobody is judged by it.
+            is_dated = sought.home.at <= self._now + _SKEW_S
+            self._weigh(sought.home.node, sought.home.tokens, sought.home.at, is_known=is_dated)
             links = links[-_RECENT:]
         if head is not None:
             for name, tokens, at in ledger.of(head[0]):
@@ -123,7 +131,9 @@ class Holdings:
         known = self.found.get(name)
         return known is not None and known.is_known and known.tokens >= longest
 
-    def _weigh(self, name: str, tokens: int, at: float, *, is_head: bool = False) -> None:
+    def _weigh(
+        self, name: str, tokens: int, at: float, *, is_head: bool = False, is_known: bool = True
+    ) -> None:
         node, best = self._nodes.get(name), self.found.get(name)
         if node is None or (best is not None and tokens <= best.tokens * best.odds):
             return
@@ -135,5 +145,10 @@ class Holdings:
         share = odds(age, node.retention.knowledge(self._now), self._gates(node))
         if share > 0 and (best is None or tokens * share > best.tokens * best.odds):
             self.found[name] = Held(
-                tokens, share, at, is_known=not is_coming, is_head=is_head, trust=node.truth.trust
+                tokens,
+                share,
+                at,
+                is_known=is_known and not is_coming,
+                is_head=is_head,
+                trust=node.truth.trust,
             )

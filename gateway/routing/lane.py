@@ -8,8 +8,9 @@ numbers of each:
     price     = wait + aside + per_token * uncached                                   in seconds
 
 `until` is when what was sent is computed at the node's rate, `floor` what stands behind the prompt it works
-on, and `since` lets the wait grow with the age of the oldest prompt that should have been answered by now: a
-node that answers nobody looks worse by the second, whatever it was believed to do.
+on, and `since` lets the wait grow with the age of the oldest prompt that should have been answered by now, or
+with the time in which the node, by its own count, has computed nothing: a node that answers nobody looks
+worse by the second, whatever it was believed to do.
 """
 
 import math
@@ -27,12 +28,15 @@ _RUNNING_S = 1e-5
 
 
 class Lane:
-    """The state. Times are Unix seconds, tokens those that a node has to compute."""
+    """The state. Times are steady seconds, tokens those that a node has to compute."""
 
     __slots__ = (
         "_moved_at",
         "_polled_at",
+        "_progress",
+        "_stalled",
         "_unanswered",
+        "_was_running",
         "aside",
         "floor",
         "foreign",
@@ -57,6 +61,10 @@ class Lane:
         self.foreign_until = 0.0
         """When these are computed: what a node said a moment ago must not be held against it for long."""
         self._polled_at = 0.0
+        self._progress: int | None = None
+        self._was_running = False
+        self._stalled = math.inf
+        """Since when it computes nothing, by its own count, although something runs there."""
         self.running = 0
         """Requests it works on, whoever sent them, as of the last poll."""
         self.rate = Rate()
@@ -104,6 +112,15 @@ class Lane:
         self.foreign = max(0, (waiting or 0) - len(self._unanswered))
         self.running = running or 0
 
+    def progressed(self, progress: int | None, now: float, *, is_running: bool) -> None:
+        """At a poll: whether it has computed anything since the last one, of what ran there all the time.
+
+        Whole answers have no first byte by which a node that is stuck could be told.
+        """
+        is_still = progress is not None and progress == self._progress and is_running and self._was_running
+        self._stalled = min(self._stalled, now) if is_still else math.inf
+        self._progress, self._was_running = progress, is_running
+
     def settle(self, pace: Pace, now: float, *, is_full: bool, running: int) -> None:
         """Work out the price's numbers. `is_full`: what is computed there evicts as much.
 
@@ -116,12 +133,14 @@ class Lane:
         self.aside = _RUNNING_S * pace.answer * max(running, self.running)
         self.foreign_until = self._polled_at + self.foreign * pace.uncached / rate
         if not self._unanswered:
-            self.until, self.floor, self.since = 0.0, 0.0, math.inf
+            self.until, self.floor, self.since = 0.0, 0.0, self._stalled
             return
         at, first, tells = next(iter(self._unanswered.values()))
         self.until = self._moved_at + self.pending / rate
         self.floor = (self.pending - first) / rate
-        self.since = at + first / rate if tells else math.inf
+        overdue = at + first / rate if tells else math.inf
+        # A long prompt that is being computed looks the same until it should be done.
+        self.since = min(overdue, max(self._stalled, self.until))
 
     def _pass_over(self, rate: float, now: float) -> None:
         """Prompts of which only the end is told count as computed when they should be."""

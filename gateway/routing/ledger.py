@@ -3,7 +3,7 @@
 The gateway dispatches every prompt itself, so this is a good index of the nodes' caches without any event
 from them. A prefix is noted when its request is sent: while that runs its blocks are pinned, so it is there
 whatever its age; afterwards it is as old as the request's end. Memory is capped by the number of marks; the
-links that were noted longest ago go first.
+links that were sent or noted longest ago go first.
 """
 
 import math
@@ -18,7 +18,7 @@ class Mark(msgspec.Struct, gc=False):
 
     tokens: int
     at: float
-    """When a request last used it, in Unix seconds; minus infinity while the first one is on its way."""
+    """When a request last used it, in steady seconds; minus infinity while the first one is on its way."""
     running: int = 0
     """Requests under way that hold it."""
 
@@ -47,6 +47,8 @@ class Ledger:
         mark = self._marks.get(link, {}).get(node)
         if mark is None:
             mark = self._put(link, node, tokens, -math.inf)
+        else:
+            self._marks.move_to_end(link)
         mark.running += 1
 
     def done(self, link: bytes, node: str, now: float, *, was_computed: bool) -> None:

@@ -105,6 +105,8 @@ class Node:
     """Requests queued on the node, as it last reported."""
     working: int | None = None
     """Requests it works on, whoever sent them, as it last reported."""
+    progress: int | None = None
+    """A number that is another one after every step that it computed, as it last reported."""
     kv_usage: float | None = None
     """Share of its KV cache in use, 0..1, as it last reported."""
     failures: int = 0
@@ -121,6 +123,8 @@ class Node:
     """How far back its cache may be trusted, by its KV events."""
     truth: Truth = field(default_factory=Truth)
     """Whether it keeps what is expected of it."""
+    miscounts: int = 0
+    """Answers of which it reported token counts that cannot be."""
     missed: list[tuple[float, float]] = field(default_factory=list)
     """What was not found on it since the last poll: when that was placed, and how old it was then."""
     lane: Lane = field(default_factory=Lane)

@@ -8,6 +8,8 @@ FIRST_RATE = 2000.0
 """What a node is taken for before anything is known."""
 _RATE_TOKENS = 256
 """Fewer tokens say more about the network than about a node."""
+_MOST_RATE = 1e7
+"""No accelerator computes a prompt so fast: what looks like it began to answer before it had."""
 _PRIOR = 10
 """So many measurements of a node's own weigh as much as what is known of all."""
 _LATELY_S = 300.0
@@ -32,6 +34,7 @@ class Pace:
         self.answer = 100.0
         """Tokens of an answer, on average."""
         self._origin: float | None = None
+        self._latest = 0.0
 
     def rate_of(self, known: Rate) -> float:
         """What a node is taken for that showed this itself."""
@@ -48,7 +51,7 @@ class Pace:
         Queueing only makes a rate look lower, so one that is higher than known is news in any case.
         """
         rate = uncached / seconds if seconds > 0 else 0.0
-        if uncached < _RATE_TOKENS or rate <= 0 or not (was_alone or rate > known.seen):
+        if uncached < _RATE_TOKENS or not 0 < rate < _MOST_RATE or not (was_alone or rate > known.seen):
             return known
         self.samples += 1
         self.rate += max(0.02, 1 / self.samples) * (rate - self.rate)
@@ -62,7 +65,10 @@ class Pace:
         be done to nodes that get nothing.
         """
         if self._origin is None:
-            self._origin = now
+            self._origin = self._latest = now
+        # Where time goes back, what was is as old as it was: else all that follows would weigh nothing.
+        self._origin += min(0.0, now - self._latest)
+        self._latest = now
         weight = math.exp(min(700.0, (now - self._origin) / _LATELY_S))
         if weight < _RESCALE_AT:
             return weight, 1.0

@@ -102,7 +102,7 @@ def odds(age_s: float, knowledge: Knowledge, gates: Gates = _OPEN) -> float:
 
 
 class Retention:
-    """One node's cache as its events tell it. Times are this gateway's Unix seconds, none before the last."""
+    """One node's cache as its events tell it. Times are steady seconds, none before the last."""
 
     def __init__(self, rules: RetentionRules | None = None) -> None:
         self._rules = rules or RetentionRules()

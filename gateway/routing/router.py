@@ -36,7 +36,7 @@ class Decision(msgspec.Struct, frozen=True):
     uncached: int
     """Tokens that it will have to compute, what it should have weighed by its odds."""
     at: float
-    """When it was made, in Unix seconds."""
+    """When it was made, in steady seconds."""
     was_alone: bool
     """Whether nothing waited there then."""
     held: Held | None = None
@@ -164,6 +164,7 @@ class Router:
                 self._horizon(node).learned(age_s, was_there=False)
         node.missed.clear()
         node.lane.polled(node.waiting, node.working, now)
+        node.lane.progressed(node.progress, now, is_running=node.running > 0)
         self._changed.add(node.id)
 
     def note(self, decision: Decision, places: Sequence[tuple[bytes, int]], now: float) -> None:
@@ -207,11 +208,11 @@ class Router:
         node = self._by_id.get(name)
         return node.block_size if node else 1
 
-    def odds(self, name: str, placed_at: float, now: float) -> float:
-        """How likely a prefix that was last used then is still on the node, 0..1; 0 if that left."""
+    def odds(self, name: str, age_s: float, now: float) -> float:
+        """How likely a prefix that was last used so long ago is still on the node, 0..1; 0 if that left."""
         if (node := self._by_id.get(name)) is None:
             return 0.0
-        return odds(max(0.0, now - placed_at), node.retention.knowledge(now), self._gates(node))
+        return odds(age_s, node.retention.knowledge(now), self._gates(node))
 
     def horizon(self, now: float) -> tuple[float, bool]:
         """How many seconds nodes keep what nobody uses, their mean, and whether that was seen to end."""

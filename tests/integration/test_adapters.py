@@ -86,6 +86,29 @@ def test_an_adapter_is_loaded_asked_for_and_unloaded(
     assert cached(ask(gateway, "stub")) > 100
 
 
+@pytest.mark.parametrize("conversation", [None, "named"])
+def test_the_answer_has_the_name_that_was_asked_for(
+    gateway: Gateway, admin: Control, node: Stub, weights: str, conversation: str | None
+) -> None:
+    """In a body, in every chunk of a stream, and in a stored answer that is asked for again."""
+    load(admin, node, "stub-v1", weights).raise_for_status()
+    body = {"model": "stub-v1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 30}
+    if conversation is not None:
+        body |= {"conversation": f"{conversation}-{node.url}"}
+    url, headers = f"{gateway.url}/v1/chat/completions", {"idempotency-key": "again"}
+    names = []
+    for asked in (headers, headers, {}):
+        whole = httpx.post(url, json=body, headers=asked, timeout=30, trust_env=False)
+        names.append(whole.raise_for_status().json()["model"])
+    stream = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    text = httpx.post(url, json=stream, timeout=30, trust_env=False).raise_for_status().text
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    names += [chunk["model"] for chunk in chunks]
+
+    assert len(chunks) > 20
+    assert {"stub-v1"} == set(names)
+
+
 def test_what_cannot_be_is_refused_with_what_to_do(admin: Control, node: Stub, weights: str) -> None:
     """A name is used once while an engine runs: its cache still answers for the weights that it had."""
     load(admin, node, "stub-v1", weights).raise_for_status()

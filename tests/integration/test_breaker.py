@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.routing.breaker import OPENS_AFTER, TRIALS
 from tests.gateway_books import events, is_idle, metric, nodes
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
 from tests.raw_http import Answer, RawClient, chat, request
@@ -44,10 +45,20 @@ def becomes(gateway: Gateway, wanted: str) -> bool:
 def half_open(gateway: Gateway, stub: Stub) -> None:
     """Requests failed until it opened, and a probe succeeded."""
     stub.set_faults(FAILS, ILL)
-    assert [502, 502, 503] == [ask(gateway).status for _ in range(3)]
+    opens_after = OPENS_AFTER + TRIALS  # there is no other node
+    assert [502] * opens_after + [503] == [ask(gateway).status for _ in range(opens_after + 1)]
     assert "open" == state(gateway)
     stub.set_faults()
     assert becomes(gateway, "half_open")
+
+
+def test_the_only_node_is_tried_without_waiting_for_a_probe(gateway: Gateway, stub: Stub) -> None:
+    """Two requests failed, and the next one is answered: nobody else could have, so nobody is refused."""
+    stub.set_faults({**FAILS, "times": OPENS_AFTER}, ILL)
+    answers = [502] * OPENS_AFTER + [200, 200]
+    assert answers == [ask(gateway).status for _ in range(OPENS_AFTER + 2)]
+    assert "closed" == state(gateway)
+    stub.set_faults()
 
 
 def test_request_that_is_answered_closes_it(gateway: Gateway, stub: Stub) -> None:
@@ -107,7 +118,9 @@ def test_request_that_the_engine_finds_wrong_is_no_verdict(gateway: Gateway, stu
 def test_streams_that_break_count(gateway: Gateway, stub: Stub, fault: dict[str, Any]) -> None:
     """A node that begins every answer and ends none is of no use."""
     stub.set_faults(fault, ILL)
-    assert [200, 200, 503] == [ask(gateway, stream=True).status for _ in range(3)]
+    opens_after = OPENS_AFTER + TRIALS
+    statuses = [ask(gateway, stream=True).status for _ in range(opens_after + 1)]
+    assert [200] * opens_after + [503] == statuses
     stub.set_faults()
 
 

@@ -54,7 +54,7 @@ async def following(
 
 
 def known(feed: KvFeed) -> Knowledge:
-    return feed.retention.knowledge(time.time())
+    return feed.retention.knowledge(time.monotonic())
 
 
 async def test_events_arrive_and_are_booked(context: zmq.asyncio.Context) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.api.admin import admin_app
 from gateway.api.health import Readiness
+from gateway.clock import Clock
 from gateway.keys.everybody import Everybody
 from gateway.telemetry import Telemetry
 from history.growth import Growth
@@ -93,7 +94,7 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
         readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
         growth=Growth(DialogueRules()),
-        clock=lambda: 0.0,
+        clock=Clock(),
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:

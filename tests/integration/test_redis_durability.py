@@ -3,17 +3,24 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from gateway.keys.errors import KeyStoreUnavailable
+from gateway.keys.key import ENTROPY_BYTES, Grant, Key, mint
+from gateway.keys.redis_keys import RedisKeys
 from history import redis_link
 from history.conversation import ConversationKey, Turn
 from history.errors import StoreUnavailable
 from history.ports import Begun, Change, Claim
+from history.redis_link import RedisLink
 from history.redis_place import Durability
 from history.redis_store import RedisStore
 from tests.conftest import Valkey
@@ -182,3 +189,51 @@ async def test_nothing_is_left_of_the_writes_that_are_waited_for(
         names = {name.decode().rpartition(":")[2] for name in client.keys(f"*{key.tenant}*")}
 
     assert {"meta", "turns", "digests"} == names
+
+
+def fresh_key() -> tuple[bytes, Key]:
+    grant = Grant(tenant="t", name="n", scopes=frozenset({"inference"}), models=frozenset(), expires_at=None)
+    text, key = mint(grant, entropy=os.urandom(ENTROPY_BYTES), pepper=b"p" * 32, now=1.0)
+    return text.encode(), key
+
+
+async def test_changes_of_keys_are_promised_only_when_the_replica_has_them(
+    pair: tuple[Valkey, Valkey],
+) -> None:
+    """A revocation that a failover loses would be none; asked for again, it is vouched for."""
+    key = fresh_key()[1]
+    link = RedisLink(pair[0].url, size=1, timeout_s=5, durability=Durability(wait_replicas=1, wait_s=0.3))
+    async with Redis.from_url(pair[0].url) as client, Redis.from_url(pair[1].url) as copy:
+        keys, copied = RedisKeys(client, link=link), RedisKeys(copy)
+        await keys.create(key)
+        assert (key,) == (await copied.table()).keys
+        with stalled_replica(pair):
+            for _ in range(2):
+                with pytest.raises(KeyStoreUnavailable, match="0 of 1 replicas"):
+                    await keys.revoke(key.id, now=2.0)
+            with pytest.raises(KeyStoreUnavailable, match="0 of 1 replicas"):
+                await keys.create(fresh_key()[1])
+        version = await keys.version()
+        assert (await keys.revoke(key.id, now=3.0)).revoked_at == 2.0
+        assert version == await keys.version() == await copied.version()
+        await keys.forget(key.id)
+        assert key.id not in {one.id for one in (await copied.table()).keys}
+    await link.close()
+
+
+def test_the_command_line_waits_as_the_settings_say(pair: tuple[Valkey, Valkey]) -> None:
+    """It fails, with the reason in one line, where too few replicas hear of a key."""
+    env = {**os.environ, "FRIENDO_KEY_PEPPER": "p" * 32, "FRIENDO__STORE__URL": pair[0].url}
+    env |= {"FRIENDO__STORE__DURABILITY__WAIT_REPLICAS": "1", "FRIENDO__STORE__DURABILITY__WAIT_S": "0.3"}
+    command = [sys.executable, "-m", "gateway", "keys", "create", "--tenant", "t", "--name", "n"]
+
+    def create() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    with stalled_replica(pair):
+        refused = create()
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "0 of 1 replicas" in refused.stderr
+    assert create().returncode == 0

@@ -160,10 +160,10 @@ async def test_counters_that_go_back_tell_of_a_restart() -> None:
     async with answering() as there, polled(there.url) as node:
         there.answers["/metrics"] = whole(b"vllm:prompt_tokens_total 500\n")
         await polls(there, 2)
-        assert 0 == node.retention.knowledge(time.time()).epoch
+        assert 0 == node.retention.knowledge(time.monotonic()).epoch
         there.answers["/metrics"] = whole(b"vllm:prompt_tokens_total 20\n")
-        await until(lambda: node.retention.knowledge(time.time()).epoch == 1)
-        known = node.retention.knowledge(time.time())
+        await until(lambda: node.retention.knowledge(time.monotonic()).epoch == 1)
+        known = node.retention.knowledge(time.monotonic())
         assert ("unknown", 0.0) == (known.state, known.vouched_s)
         assert 0 == promise(1000, known.cleared_s + 1, known)
         assert 1000 == promise(1000, known.cleared_s / 2, known)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.breaker import CLOSED, OPENS_AFTER, Breaker, answered, began, failed, probed
+from gateway.routing.breaker import CLOSED, OPENS_AFTER, TRIALS, Breaker, answered, began, failed, probed
 from gateway.routing.node import Node, NodeSpec
 
 Event = str
@@ -16,6 +16,8 @@ def after(*events: Event, breaker: Breaker = CLOSED) -> Breaker:
         match event:
             case "failed":
                 breaker = failed(breaker, since=breaker.openings)
+            case "failed alone":
+                breaker = failed(breaker, since=breaker.openings, is_only=True)
             case "began":
                 breaker = began(breaker)
             case "answered":
@@ -48,6 +50,33 @@ def test_a_probe_makes_an_open_one_half_open_and_a_request_decides() -> None:
     assert "open" == after("began", "failed", breaker=half_open).state
     assert "closed" == after("began", "answered", "failed", breaker=half_open).state
     assert "open" == after("failed", breaker=half_open).state
+
+
+def test_a_node_without_a_substitute_is_tried_before_it_is_open() -> None:
+    """One request at a time, a few times; also where each begins an answer and breaks it."""
+    alone, tried = ["failed alone"], after("failed", "failed alone")
+
+    assert "half_open" == tried.state
+    assert "closed" == after("answered", breaker=tried).state
+    assert "open" == after("failed", breaker=tried).state
+    assert "half_open" == after(*alone * (TRIALS - 1), breaker=tried).state
+    assert "open" == after(*alone * TRIALS, breaker=tried).state
+    assert "open" == after(*["began", "failed alone"] * TRIALS, breaker=tried).state
+
+
+def test_what_was_sent_before_the_trials_uses_up_none() -> None:
+    """A crash takes many requests with it: they fail at once, and say the same thing."""
+    tried = after("failed", "failed alone")
+
+    assert tried == failed(tried, since=0, is_only=True)
+
+
+def test_after_a_probe_one_failure_is_enough_again() -> None:
+    """The trials without a probe are used up until an answer was whole."""
+    opened = after(*["failed alone"] * (OPENS_AFTER + TRIALS))
+
+    assert "open" == after("probed", "failed alone", breaker=opened).state
+    assert "half_open" == after("probed", "answered", "failed", "failed alone", breaker=opened).state
 
 
 def test_probes_say_nothing_of_a_closed_one() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import NodeBroke
 from gateway.nodes import completion
-from gateway.nodes.completion import Usage
+from gateway.nodes.usage import Usage
 
 
 def events(*chunks: dict[str, Any]) -> list[bytes]:
@@ -107,7 +107,7 @@ def test_usage_alone_is_read_where_it_is() -> None:
     assert Usage(prompt_tokens=3) == completion.usage_in(blob)
     assert completion.usage_in(b"data: [DONE]\n\n") is None
     assert Usage(prompt_tokens=3) == completion.usage_of(b'{"usage":{"prompt_tokens":3}}')
-    assert Usage() == completion.usage_of(b'{"usage":{"prompt_tokens":"odd"}}')
+    assert Usage(is_odd=True) == completion.usage_of(b'{"usage":{"prompt_tokens":"odd"}}')
 
 
 def test_body_that_is_no_json_has_no_usage() -> None:

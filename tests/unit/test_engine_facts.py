@@ -86,6 +86,14 @@ def test_the_cache_of_an_old_vllm() -> None:
     assert "--enable-prefix-caching" in note
 
 
+def test_progress_is_known_where_prompts_and_answers_are_counted() -> None:
+    """One without the other would stand still while the other goes on."""
+    assert read_load(VLLM_0_7_3, DIALECTS["vllm"]).progress is None
+    counted = VLLM_0_7_3 + b'vllm:generation_tokens_total{model_name="m"} 66.0\n'
+    assert read_load(counted, DIALECTS["vllm"]).progress == 1300
+    assert read_load(counted, DIALECTS["openai"]).progress is None
+
+
 def test_the_ranks_of_a_vllm_are_told_apart() -> None:
     """In all they are one node with two caches; each by itself has its own numbers."""
     dialect = DIALECTS["vllm"]

@@ -152,3 +152,43 @@ def test_recent_tokens_weigh_more_and_sums_stay_finite(gaps: list[float]) -> Non
     for earlier, later, gap in zip(weights, weights[1:], gaps[1:], strict=False):
         if gap < 6000:
             assert earlier == pytest.approx(later * math.exp(-gap / 300), rel=1e-6, abs=1e-300)
+
+
+@given(st.lists(st.floats(-7200, 7200), min_size=2, max_size=30))
+def test_what_comes_after_a_clock_was_set_weighs_no_less(jumps: list[float]) -> None:
+    """Else the load bound would stand still for as long as the clock was set back."""
+    pace, now = Pace(), 1e9
+    before, _ = pace.scale(now)
+    for jump in jumps:
+        now += jump
+        weight, divisor = pace.scale(now)
+        assert weight >= before / divisor * 0.999
+        before = weight
+
+
+def polls(lane: Lane, *told: tuple[float, int | None, bool]) -> Lane:
+    """Polls at these times: the progress that the node tells, and whether something runs there."""
+    for now, progress, is_running in told:
+        lane.progressed(progress, now, is_running=is_running)
+        settled(lane, now)
+    return lane
+
+
+def test_a_node_that_computes_nothing_looks_worse_by_the_second() -> None:
+    """Of whole answers nothing else tells it; one that goes on, or has nothing to do, is as good as ever."""
+    lane = Lane()
+    lane.sent(1, 200, 100.0, tells=False)
+    polls(lane, (101.0, 7, True), (103.0, 7, True), (105.0, 7, True))
+    assert [7.0, 17.0] == [lane.wait(110.0), lane.wait(120.0)]
+
+    for last in [(121.0, 8, True), (121.0, None, True), (121.0, 7, False)]:
+        assert polls(Lane(), (101.0, 7, True), (103.0, 7, True), last).wait(130.0) == 0
+
+
+def test_a_prompt_that_came_just_before_a_poll_says_nothing() -> None:
+    """Nor does one that needs long, before it should be done."""
+    assert polls(Lane(), (100.0, 7, False), (102.0, 7, True)).wait(110.0) == 0
+    lane = Lane()
+    lane.sent(1, 20_000, 100.0, tells=True)
+    polls(lane, (101.0, 7, True), (103.0, 7, True), (105.0, 7, True))
+    assert [4.0, 1.0] == [lane.wait(106.0), lane.wait(109.0)]

@@ -35,9 +35,11 @@ class House:
         self.telemetry = Telemetry()
         self.room = WaitingRoom(self.router, rules or RoutingRules(), self.telemetry, lambda: 1.0)
 
-    def ask(self, number: int = 0, *, model: str = "m", is_background: bool = False) -> Task:
+    def ask(
+        self, number: int = 0, *, model: str = "m", is_background: bool = False, tenant: str = ""
+    ) -> Task:
         """A request on its way in."""
-        ask = Ask(model=model, key=b"%d" % number, prompt_tokens=100)
+        ask = Ask(model=model, key=b"%d" % number, prompt_tokens=100, tenant=tenant)
         return asyncio.create_task(self.room.admit(ask, is_background=is_background))
 
     def end(self, decision: Decision) -> None:
@@ -85,6 +87,25 @@ async def test_interactive_first() -> None:
     assert (True, False) == (interactive.done(), background.done())
     house.end(await interactive)
     house.end(await background)
+
+
+async def test_one_tenant_does_not_fill_the_line_for_the_others() -> None:
+    """Where it is full, a place of who has most is taken: its last one is told to come again."""
+    house = House("a", rules=RoutingRules(queue_limit=3))
+    first = await house.ask()
+    flood = [house.ask(number, tenant="many") for number in range(3)]
+    await settled()
+    few = house.ask(9, tenant="few")
+    await settled()
+    with pytest.raises(NodesFull, match="other tenants"):
+        await flood.pop()
+    with pytest.raises(NodesFull, match="3 requests wait"):
+        await house.ask(10, tenant="many")
+
+    house.end(first)
+    for task in (flood[0], few, flood[1]):
+        house.end(await task)
+    assert (0, 0) == (house.running, len(house.room))
 
 
 async def test_newcomer_does_not_overtake_those_who_wait() -> None:
