@@ -1,4 +1,4 @@
-"""The facts of a traffic, measured from sketches of its dialogues: lengths, pauses, who talks at once. Pure."""
+"""The facts of a traffic, measured from its dialogues: lengths, pauses, how many talk at once. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from history.economics import Facts
 from history.sketch import Sketch
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+_RATE_S = 600.0
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -49,7 +50,7 @@ class Traffic(msgspec.Struct, frozen=True):
     """How many conversations have been heard of within the retention, seen from a turn; 0: not known."""
     active_most: int
     turns_per_s: float
-    """Over the time from the first to the last turn; 0: not known."""
+    """In the ten minutes before a turn, as the mean turn sees it: busy hours count more; 0: not known."""
 
     def facts(self, *, summary_tokens: float, r0: float, sigma: float, block: int, p_cold: float) -> Facts:
         """The same as the closed form wants it."""
@@ -130,8 +131,18 @@ def _together(sketches: Sequence[Sketch], retention_s: float) -> tuple[float, in
     edges.sort()
     times.sort()
     mean, most = _seen(edges, times)
-    span = times[-1] - times[0]
-    return mean, most, len(times) / span if span > 0 else 0.0
+    return mean, most, _rate(times)
+
+
+def _rate(times: Sequence[float]) -> float:
+    """Turns per second in the time before a turn, itself included."""
+    first = together = 0
+    for at, time in enumerate(times):
+        while times[first] < time - _RATE_S:
+            first += 1
+        together += at - first + 1
+    span = min(_RATE_S, times[-1] - times[0])
+    return together / len(times) / span if span > 0 else 0.0
 
 
 def _seen(edges: Sequence[tuple[float, int]], times: Sequence[float]) -> tuple[float, int]:

@@ -147,10 +147,10 @@ def test_the_published_account_of_a_stepped_window() -> None:
     sliding = played(one, WindowRule(policy="last_n", min_turns=20, max_turns=20), plain)
     everything = played(one, WindowRule(policy="all"), plain)
 
-    assert stepped.hit == pytest.approx(0.966, abs=0.003)
+    assert stepped.hit == pytest.approx(0.966, abs=0.005)
     assert stepped.uncached == pytest.approx(193, rel=0.08)  # the ends of blocks fall where they fall
     assert stepped.mean_window == pytest.approx(30, abs=0.3)
-    assert sliding.hit == pytest.approx(0.198, abs=0.003)
+    assert sliding.hit == pytest.approx(0.198, abs=0.006)
     assert everything.hit > stepped.hit
     assert everything.cost > stepped.cost
 
