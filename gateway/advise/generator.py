@@ -53,11 +53,11 @@ class People(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def generated(people: People, seed: int) -> Iterator[Sketch]:
     """The dialogues, one after the other."""
-    shared = random.Random(f"{seed}/characters")  # noqa: S311 - traffic, no secret
+    shared = random.Random(f"{seed}/characters")
     weights = [1 / (rank + 1) ** people.zipf for rank in range(people.characters)]
     sizes = [length(shared, people.persona_median, people.persona_sigma) for _ in weights]
     for number in range(people.dialogues):
-        dice = random.Random(f"{seed}/{number}")  # noqa: S311 - traffic, no secret
+        dice = random.Random(f"{seed}/{number}")
         (rank,) = dice.choices(range(people.characters), weights)
         yield sketch(
             list(_turns(people, dice)),

@@ -1,0 +1,72 @@
+"""A node that is asked things for advice: one request after the other, timed. Not the way of chats."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+
+from gateway.errors import BadOption
+from gateway.routing.node import Engine
+
+_CONNECT_S = 5.0
+_ANSWER_S = 300.0
+_SHOWN = 300
+
+
+class NodeAnswer(msgspec.Struct, frozen=True):
+    """A body, and how long it took."""
+
+    body: bytes
+    seconds: float
+
+
+class NodeAsked:
+    """One node, one model."""
+
+    def __init__(self, client: httpx.AsyncClient, engine: Engine, url: str, model: str) -> None:
+        self._client = client
+        self.engine: Engine = engine
+        self.url = url
+        self.model = model
+
+    async def post(self, path: str, body: dict[str, object]) -> NodeAnswer:
+        """The whole answer to this JSON. Raises `BadOption` for everything but a 200."""
+        return await self._ask("POST", path, msgspec.json.encode(body))
+
+    async def get(self, path: str) -> NodeAnswer:
+        """The whole answer. Raises `BadOption` for everything but a 200."""
+        return await self._ask("GET", path, b"")
+
+    def fault(self, path: str, what: str) -> BadOption:
+        """What went wrong with this node, for a person."""
+        return BadOption(f"--node {self.engine}={self.url}: {path}: {what}")
+
+    async def _ask(self, method: str, path: str, content: bytes) -> NodeAnswer:
+        headers = {"content-type": "application/json"} if content else {}
+        began = time.perf_counter()
+        try:
+            answer = await self._client.request(method, path, content=content, headers=headers)
+        except httpx.TimeoutException as error:
+            raise self.fault(path, f"no answer within {_ANSWER_S:.0f} s") from error
+        except httpx.HTTPError as error:
+            raise self.fault(
+                path, f"it cannot be reached ({type(error).__name__}); is it running?"
+            ) from error
+        seconds = time.perf_counter() - began
+        if answer.status_code != 200:
+            said = " ".join(answer.text.split())[:_SHOWN]
+            raise self.fault(path, f"answered {answer.status_code}: {said}")
+        return NodeAnswer(answer.content, seconds)
+
+
+@asynccontextmanager
+async def node_asked(engine: Engine, url: str, model: str, api_key: str) -> AsyncIterator[NodeAsked]:
+    """The node, with a connection of its own for so long; only at this address, by no proxy."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
+    ) as client:
+        yield NodeAsked(client, engine, url, model)
