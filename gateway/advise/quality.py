@@ -33,9 +33,10 @@ async def quality(
     scored = [one for one in state.scored(node.model) if (one.dialogue, one.turn) in wanted]
     found = curves(scored, tolerance=question.tolerance, seed=question.seed)
     if not found:
+        dialogues = len({one.dialogue for one in scored})
         raise BadOption(
-            f"--quality: {len(scored)} replies of {len({one.dialogue for one in scored})} dialogues are too few; "
-            "at least four dialogues of five turns are needed"
+            f"--quality: {len(scored)} replies of {dialogues} dialogues are too few; at least four dialogues "
+            "of five turns are needed"
         )
     return found
 

@@ -102,3 +102,5 @@ class Findings(msgspec.Struct, frozen=True):
     recall_from: str
     """`own` or `built-in` dialogues."""
     quality: tuple[Curve, ...]
+    model: str
+    """Whose likelihoods these are; empty: nobody's."""

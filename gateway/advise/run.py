@@ -24,6 +24,10 @@ _R0 = 0.1
 """Where none was measured: the ratio of most price lists, and of an H100 with an 8B model."""
 
 
+_BUILT_IN = 20
+"""Needles for each distance and language, where there are no dialogues with words."""
+
+
 class Node(msgspec.Struct, frozen=True):
     """The node that was named."""
 
@@ -67,7 +71,9 @@ async def _findings(
         state.sketches, rules_to_try(closed, question.window, bounds), given, state, watcher
     )
     chosen = next(one for one in closed if one.min_turns == low)
-    needles = state.needles or list(built_in(question.recall, question.window, seed=question.seed))
+    needles = state.needles or list(
+        built_in(question.recall, question.window, seed=question.seed, per_distance=_BUILT_IN)
+    )
     return Findings(
         source=source.name,
         seed=question.seed,
@@ -91,6 +97,7 @@ async def _findings(
         recalled=tuple(summed(needles)),
         recall_from="own" if state.needles else "built-in",
         quality=tuple(found),
+        model=node.asked.model if node else "",
     )
 
 
