@@ -125,7 +125,9 @@ def _recall(found: Findings, words: Words) -> Plot:
             count=count,
         ),
         chart=Chart(
-            x=_axis(words, "axis_distance", [x for one in series for x, _ in one.points]),
+            x=msgspec.structs.replace(
+                _axis(words, "axis_distance", [float(found.distances[0])]), ticks=_known(series)
+            ),
             y=Axis("", "", unit=" %"),
             series=(*series, Series(((float(found.distances[0]), 0.0),), 5)),
         ),
@@ -139,6 +141,11 @@ def _by_distance(found: Findings, outcome: Outcome, *, with_recall: bool) -> tup
         for distance in found.distances
     ]
     return tuple((float(distance), 100 * share) for distance, share in shares if share is not None)
+
+
+def _known(series: Sequence[Series]) -> tuple[float, ...]:
+    """Every distance that is told of."""
+    return tuple(sorted({x for one in series for x, _ in one.points})) or (0.0, 1.0)
 
 
 def _ttft(found: Findings, words: Words) -> Plot:

@@ -31,7 +31,7 @@ async def quality(
         watcher.reached(done, f"{one.tokens} tokens")
     wanted = {(one.dialogue, one.turn) for one in held}
     scored = [one for one in state.scored(node.model) if (one.dialogue, one.turn) in wanted]
-    found = curves(scored, tolerance=question.tolerance, seed=question.seed)
+    found = curves(scored, tolerance=question.assumed.tolerance, seed=question.seed)
     if not found:
         dialogues = len({one.dialogue for one in scored})
         raise BadOption(
@@ -44,12 +44,12 @@ async def quality(
 async def _chosen(source: Source, question: Question, watcher: Watcher) -> Sequence[Held]:
     """Replies of the first dialogues that are long enough."""
     found: list[Held] = []
-    watcher.begins("choosing replies to hold out", question.quality_replies)
+    watcher.begins("choosing replies to hold out", question.assumed.quality_replies)
     async for heard in source.heard(frozenset()):
         if heard.talk is not None:
             name = f"{heard.place:x}"
             found += held_out(heard.talk, name, per_dialogue=_PER_DIALOGUE, most_turns=max(WINDOWS))
-            watcher.reached(min(len(found), question.quality_replies))
-        if len(found) >= question.quality_replies:
+            watcher.reached(min(len(found), question.assumed.quality_replies))
+        if len(found) >= question.assumed.quality_replies:
             break
-    return found[: question.quality_replies]
+    return found[: question.assumed.quality_replies]

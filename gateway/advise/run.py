@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.advise.asking import NodeAsked
 from gateway.advise.listening import listen
@@ -40,80 +41,115 @@ async def findings(
     question: Question, source: Source, state: State, watcher: Watcher, node: Node | None
 ) -> Findings:
     """All of it. Whatever ends it, what was done is in the state. Raises `BadOption`, `ValueError`."""
+    _check(question, source, node)
     try:
-        return await _findings(question, source, state, watcher, node)
+        return await _Run(question, source, state, watcher, node).findings()
     finally:
         state.save()
 
 
-async def _findings(
-    question: Question, source: Source, state: State, watcher: Watcher, node: Node | None
-) -> Findings:
-    _check(question, source, node)
-    is_whole = await listen(source, state, question, watcher)
-    traffic = measured(state.sketches, retention_s=question.retention_s)
-    gaps = sorted(gap for sketch in state.sketches for gap in sketch.gaps())
-    found: list[Curve] = []
-    facts: NodeFacts | None = None
-    if node is not None:
-        if question.quality:
-            found = await quality(node.asked, source, state, question, watcher)
-        watcher.begins("measuring what a cached token costs on the node", 0)
-        facts = await node.facts(round(traffic.answer_tokens.mean))
-    given = circumstances(question, traffic, facts)
-    low = question.min_turns or (found[0].knee if found else question.window.min_turns)
-    bounds = (1, max(question.most_turns, low))
-    closed = tuple(
-        closed_form(traffic, gaps, given, turns, bounds, p_cold=question.p_cold)
-        for turns in sorted({max(1, low // 2), low, min(2 * low, bounds[1])})
-    )
-    outcomes = await replayed(
-        state.sketches, rules_to_try(closed, question.window, bounds), given, state, watcher
-    )
-    chosen = next(one for one in closed if one.min_turns == low)
-    needles = state.needles or list(
-        built_in(question.recall, question.window, seed=question.seed, per_distance=_BUILT_IN)
-    )
-    return Findings(
-        source=source.name,
-        seed=question.seed,
-        is_partial=not is_whole,
-        wrong_lines=state.wrong,
-        measured_share=state.measured / traffic.turns,
-        counts=_counts(source, node),
-        traffic=traffic,
-        circumstances=given,
-        r0_from="given" if question.r0 is not None else "measured" if facts else "assumed",
-        p_cold=chosen.facts.p_cold,
-        p_cold_from="given" if question.p_cold is not None else "measured" if gaps else "unknown",
-        min_turns_from="given" if question.min_turns else "quality" if found else "configured",
-        current=question.window,
-        node=facts,
-        closed=closed,
-        tried=tuple(_tried(one, closed, facts) for one in outcomes),
-        advice=advised(chosen, outcomes, given, most_summary=question.most_summary),
-        distances=DISTANCES,
-        existing=tuple(existing(state.sketches, distance) for distance in DISTANCES),
-        recalled=tuple(summed(needles)),
-        recall_from="own" if state.needles else "built-in",
-        quality=tuple(found),
-        model=node.asked.model if node else "",
-    )
+class _Run:
+    """One run, step by step."""
+
+    def __init__(
+        self, question: Question, source: Source, state: State, watcher: Watcher, node: Node | None
+    ) -> None:
+        self._question = question
+        self._source = source
+        self._state = state
+        self._watcher = watcher
+        self._node = node
+
+    async def findings(self) -> Findings:
+        question, state = self._question, self._state
+        is_whole = await listen(self._source, state, question, self._watcher)
+        traffic = measured(state.sketches, retention_s=question.assumed.retention_s)
+        curves = await self._curves()
+        facts = await self._facts(traffic)
+        given = circumstances(question, traffic, facts)
+        low = question.min_turns or (curves[0].knee if curves else question.window.min_turns)
+        bounds = (1, max(question.assumed.most_turns, low))
+        closed = self._closed(traffic, given, low, bounds)
+        rules = rules_to_try(closed, question.window, bounds)
+        outcomes = await replayed(state.sketches, rules, given, state, self._watcher)
+        chosen = next(one for one in closed if one.min_turns == low)
+        found = Findings(
+            source=self._source.name,
+            seed=question.seed,
+            traffic=traffic,
+            circumstances=given,
+            current=question.window,
+            node=facts,
+            closed=closed,
+            tried=tuple(_tried(one, closed, facts) for one in outcomes),
+            advice=advised(chosen, outcomes, given, most_summary=question.most_summary),
+            distances=DISTANCES,
+            existing=tuple(existing(state.sketches, distance) for distance in DISTANCES),
+            quality=tuple(curves),
+            model=self._node.asked.model if self._node else "",
+            is_partial=not is_whole,
+        )
+        return self._with_origins(self._with_needles(found))
+
+    async def _curves(self) -> list[Curve]:
+        if not self._question.quality or self._node is None:
+            return []
+        return await quality(self._node.asked, self._source, self._state, self._question, self._watcher)
+
+    async def _facts(self, traffic: Traffic) -> NodeFacts | None:
+        if self._node is None:
+            return None
+        self._watcher.begins("measuring what a cached token costs on the node", 0)
+        return await self._node.facts(round(traffic.answer_tokens.mean))
+
+    def _closed(
+        self, traffic: Traffic, given: Circumstances, low: int, bounds: tuple[int, int]
+    ) -> tuple[Closed, ...]:
+        """The formula for `low`, its half and its double."""
+        gaps = sorted(gap for sketch in self._state.sketches for gap in sketch.gaps())
+        lows = sorted({max(1, low // 2), low, min(2 * low, bounds[1])})
+        return tuple(
+            closed_form(traffic, gaps, given, turns, bounds, p_cold=self._question.assumed.p_cold)
+            for turns in lows
+        )
+
+    def _with_needles(self, found: Findings) -> Findings:
+        question, own = self._question, self._state.needles
+        needles = own or built_in(
+            question.recall, question.window, seed=question.seed, per_distance=_BUILT_IN
+        )
+        return replace(found, recalled=tuple(summed(needles)), recall_from="own" if own else "built-in")
+
+    def _with_origins(self, found: Findings) -> Findings:
+        """Whence the figures are."""
+        question, known = self._question, self._question.assumed
+        given_low = "given" if question.min_turns else "quality" if found.quality else "configured"
+        has_gaps = found.traffic.gaps is not None
+        return replace(
+            found,
+            wrong_lines=self._state.wrong,
+            measured_share=self._state.measured / found.traffic.turns,
+            counts=_counts(self._source, self._node),
+            r0_from="given" if known.r0 is not None else "measured" if found.node else "assumed",
+            p_cold=found.advice.closed.facts.p_cold,
+            p_cold_from="given" if known.p_cold is not None else "measured" if has_gaps else "unknown",
+            min_turns_from=given_low,
+        )
 
 
 def circumstances(question: Question, traffic: Traffic, node: NodeFacts | None) -> Circumstances:
     """What the prompts will meet: as it was said, else as it was measured, else as it is assumed."""
-    r0 = question.r0 if question.r0 is not None else node.prices.r0 if node else _R0
-    summary = question.summary_tokens
+    r0 = question.assumed.r0 if question.assumed.r0 is not None else node.prices.r0 if node else _R0
+    summary = question.assumed.summary_tokens
     if summary is None:
         summary = round(traffic.summary_tokens) or question.most_summary // 2
     return Circumstances(
-        block=question.block or (node.block if node else None) or 16,
-        retention_s=question.retention_s,
-        cache_tokens=question.cache_tokens,
+        block=question.assumed.block or (node.block if node else None) or 16,
+        retention_s=question.assumed.retention_s,
+        cache_tokens=question.assumed.cache_tokens,
         summary_tokens=summary,
         r0=r0,
-        output_price=question.output_price,
+        output_price=question.assumed.output_price,
     )
 
 

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from gateway.advise.figures import figures
 from gateway.advise.generator import People
 from gateway.advise.page import page
 from gateway.advise.pricing import Effort, priced
-from gateway.advise.question import Findings, NodeFacts, Question
+from gateway.advise.question import Assumed, Findings, NodeFacts, Question
 from gateway.advise.run import Node, findings
 from gateway.advise.source import Source
 from gateway.advise.state import State
@@ -37,29 +38,19 @@ _MOST_ANSWER = 128
 class Options(msgspec.Struct, frozen=True):
     """The command line as it was given."""
 
-    file: Path | None
-    generate: int | None
-    gap_median: float
-    seed: int
-    tenant: str
-    redis: str | None
-    node: str | None
-    model: str
-    api_key_env: str
-    quality: bool
-    quality_replies: int
-    tolerance: float
-    min_turns: int | None
-    most_turns: int
-    r0: float | None
-    p_cold: float | None
-    retention_s: float
-    cache_tokens: int
-    summary_tokens: int | None
-    output_price: float
-    block: int | None
-    limit: int
-    state: Path | None
+    file: Path | None = None
+    generate: int | None = None
+    seed: int = 0
+    tenant: str = "default"
+    redis: str | None = None
+    node: str | None = None
+    model: str = ""
+    api_key_env: str = ""
+    quality: bool = False
+    min_turns: int | None = None
+    limit: int = 200_000
+    assume: list[str] | None = None
+    state: Path | None = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -76,7 +67,7 @@ async def answered(options: Options, outputs: Outputs) -> None:
     with bar() as watcher:
         async with _node(options, os.environ) as node:
             counter = await _counter(node)
-            async with _source(options, counter) as source:
+            async with _source(options, question.assumed, counter) as source:
                 state = State(options.state, f"{source.identity} {options.seed}")
                 found = await findings(question, source, state, watcher, node)
     words = Words()
@@ -98,33 +89,46 @@ def _check(options: Options, outputs: Outputs) -> None:
 
 
 def _question(options: Options, env: Mapping[str, str]) -> Question:
-    settings = read_settings(None, env)
-    rules = settings.history.rules
+    rules = read_settings(None, env).history.rules
     return Question(
         window=rules.window,
         recall=rules.recall,
         most_summary=rules.compaction.max_tokens,
         min_turns=options.min_turns,
-        most_turns=options.most_turns,
-        r0=options.r0,
-        p_cold=options.p_cold,
-        retention_s=options.retention_s,
-        cache_tokens=options.cache_tokens,
-        summary_tokens=options.summary_tokens,
-        output_price=options.output_price,
-        block=options.block,
         limit=options.limit,
         seed=options.seed,
         quality=options.quality,
-        quality_replies=options.quality_replies,
-        tolerance=options.tolerance,
+        assumed=assumed(options.assume or ()),
     )
 
 
+def assumed(texts: Sequence[str]) -> Assumed:
+    """What `--assume NAME=VALUE` says. Raises `BadOption`, with the nearest name for one that is none."""
+    values = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise BadOption(f"--assume takes NAME=VALUE, for example r0=0.05, not {text!r}")
+        if name not in Assumed.__struct_fields__:
+            near = get_close_matches(name, Assumed.__struct_fields__, n=1, cutoff=0.0)[0]
+            known = ", ".join(Assumed.__struct_fields__)
+            raise BadOption(
+                f"--assume: {name!r} is nothing to assume; do you mean {near!r}? There are {known}"
+            )
+        values[name] = value
+    try:
+        return msgspec.convert(values, Assumed, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadOption(f"--assume: {error}") from error
+
+
 @asynccontextmanager
-async def _source(options: Options, counter: TokenCounter | None) -> AsyncIterator[Source]:
+async def _source(options: Options, known: Assumed, counter: TokenCounter | None) -> AsyncIterator[Source]:
     if options.generate is not None:
-        yield MadeUp(People(dialogues=options.generate, gap_median=options.gap_median), options.seed)
+        people = People(
+            dialogues=options.generate, gap_median=known.gap_median, away_median=known.away_median
+        )
+        yield MadeUp(people, options.seed)
     elif options.file is not None:
         yield FromFile(options.file, counter)
     else:

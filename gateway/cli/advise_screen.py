@@ -14,6 +14,10 @@ from gateway.advise.rows import facts, heads, rows
 from gateway.advise.words import Words
 from history.likelihood import Curve
 
+_WIDE = 100
+_FOR_WIDE_SCREENS = (3, 6)
+"""Columns: the mean prompt, and the formula's cost."""
+
 
 class Bar:
     """A progress bar on standard error; where that is no terminal, a line for each stretch of work."""
@@ -55,7 +59,7 @@ def show(found: Findings, words: Words) -> None:
     console.print(f"[b]{found.source}[/b], seed {found.seed}\n")
     console.print(_facts(found, words))
     console.print()
-    console.print(_windows(found, words))
+    console.print(_windows(found, words, console.width))
     for curve in found.quality:
         console.print()
         console.print(_curve(curve))
@@ -74,15 +78,16 @@ def _facts(found: Findings, words: Words) -> Table:
     return table
 
 
-def _windows(found: Findings, words: Words) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for at, head in enumerate(heads(found, words)):
-        # A word to a line: eleven columns have to fit eighty characters.
-        name = head.english.replace(" ", "\n")
+def _windows(found: Findings, words: Words, width: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    named = heads(found, words)
+    shown = [at for at in range(len(named)) if width >= _WIDE or at not in _FOR_WIDE_SCREENS]
+    for at in shown:
+        name = named[at].english.replace(" ", "\n")  # a word to a line: many columns on few characters
         table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True, vertical="bottom")
     for row in rows(found, words):
-        name = f"{row.name.english}{' *' if row.is_current else ''}"
-        table.add_row(name, *row.cells, style="bold" if row.is_advised else "")
+        cells = (f"{row.name.english}{' *' if row.is_current else ''}", *row.cells)
+        table.add_row(*(cells[at] for at in shown), style="bold" if row.is_advised else "")
     table.caption = "bold: advised; *: in force"
     table.caption_justify = "left"
     return table
