@@ -62,27 +62,13 @@ def advise(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Say which window fits this traffic, and why; nothing is changed.
 
-    The store's conversations are replayed under every window by the gateway's own code; a formula stands beside.
+    The store's conversations are replayed under every window by the gateway's own code, beside a formula.
     """
     from gateway.cli.advise_run import Options, Outputs, answered
 
-    options = Options(
-        file,
-        generate,
-        seed,
-        tenant,
-        redis,
-        node,
-        model,
-        api_key_env,
-        quality,
-        min_turns,
-        limit,
-        assume,
-        state,
-    )
+    given = (file, generate, seed, tenant, redis, node, model, api_key_env, quality, min_turns, limit)
     with _interruptible(state), reported():
-        asyncio.run(answered(options, Outputs(html=html, json=json)))
+        asyncio.run(answered(Options(*given, assume, state), Outputs(html=html, json=json)))
 
 
 @contextmanager
