@@ -1,14 +1,18 @@
 """A node that is asked things for advice: one request after the other, timed. Not the way of chats."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
 from gateway.errors import BadOption
 from gateway.routing.node import Engine
+
+T = TypeVar("T")
 
 _CONNECT_S = 5.0
 _ANSWER_S = 300.0
@@ -59,6 +63,22 @@ class NodeAsked:
             said = " ".join(answer.text.split())[:_SHOWN]
             raise self.fault(path, f"answered {answer.status_code}: {said}")
         return NodeAnswer(answer.content, seconds)
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The answers of calls under way at once. The first `BadOption` ends them all, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            going = [tasks.create_task(call) for call in calls]
+    except ExceptionGroup as faults:
+        if (first := faults.subgroup(BadOption)) is not None:
+            raise _first(first) from faults
+        raise
+    return [task.result() for task in going]
+
+
+def _first(faults: BaseException) -> BaseException:
+    return _first(faults.exceptions[0]) if isinstance(faults, BaseExceptionGroup) else faults
 
 
 @asynccontextmanager

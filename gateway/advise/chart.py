@@ -146,7 +146,7 @@ def _line(series: Series, scale: _Scale) -> Iterator[str]:
     if series.band:
         ends = [(x, low) for x, low, _ in series.band] + [(x, high) for x, _, high in series.band[::-1]]
         yield f'<polygon class="band s{series.style}" points="{_points(ends, scale)}"/>'
-    shown = [(x, y) for x, y in series.points if y <= scale.ceiling * (1 + 1e-9)]
+    shown = [(x, y) for x, y in series.points if y <= scale.ceiling]
     kind = "line dashed" if series.is_dashed else "line"
     yield f'<polyline class="{kind} s{series.style}" points="{_points(shown, scale)}"/>'
     if not series.is_dashed:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.advise.asking import NodeAnswer, NodeAsked
+from gateway.advise.asking import NodeAnswer, NodeAsked, together
 from gateway.advise.talk import answer_of
 from history.conversation import Turn
 from history.message import text_of
@@ -50,9 +50,7 @@ class TokenCounter:
 
     async def sizes(self, turns: Sequence[Turn]) -> list[Sized]:
         """The sizes of turns, counted where they are not stored."""
-        async with asyncio.TaskGroup() as tasks:
-            going = [tasks.create_task(self._sized(turn)) for turn in turns]
-        return [task.result() for task in going]
+        return await together(self._sized(turn) for turn in turns)
 
     async def _sized(self, turn: Turn) -> Sized:
         known = sized(turn)

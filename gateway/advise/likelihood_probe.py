@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.advise.asking import NodeAsked
+from gateway.advise.asking import NodeAsked, together
 from gateway.advise.talk import Talk, answer_of
 from gateway.errors import BadOption
 from history.likelihood import Scored
@@ -105,9 +105,8 @@ class LikelihoodProbe:
             reply = (await self._ids({"prompt": one.reply, "add_special_tokens": False})).tokens
             reply = reply[:_MOST_REPLY_TOKENS]
             lengths = sorted({min(n, len(one.before)) for n in windows})
-            async with asyncio.TaskGroup() as tasks:
-                going = {n: tasks.create_task(self._nats(one, n, reply)) for n in lengths}
-            found = {n: task.result() for n, task in going.items()}
+            told = await together(self._nats(one, n, reply) for n in lengths)
+            found = dict(zip(lengths, told, strict=True))
             # A window longer than the dialogue shows all of it.
             nats = {n: found[min(n, len(one.before))] for n in windows}
             yield Scored(
