@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterator
 
+import xxhash
+
 from gateway.advise.needles.probe import Needle, planted
 from gateway.advise.question import Question
 from gateway.advise.source import Heard, Source
@@ -43,5 +45,6 @@ def _needles(heard: Heard, state: State, question: Question) -> Iterator[Needle]
     if heard.talk is None or len(heard.talk.turns) < _LEAST_PROBED_TURNS:
         return
     if state.probed < _PROBED_DIALOGUES:
-        seed = f"{question.seed}/{heard.place}"
+        same = xxhash.xxh3_64_hexdigest(heard.sketch.asked_row + heard.sketch.answered_row)
+        seed = f"{question.seed}/{same}"  # of the dialogue itself, wherever it was read
         yield from planted(heard.talk.turns, question.recall, question.window, seed=seed)

@@ -40,7 +40,7 @@ def plots(found: Findings, words: Words) -> Iterator[Plot]:
     yield _over_windows(found, words, "uncached", lambda one: one.outcome.uncached, None)
     yield _over_windows(found, words, "hit", lambda one: 100 * one.outcome.hit, None)
     yield _recall(found, words)
-    if found.node is not None:
+    if found.node is not None and found.node.prices is not None:
         yield _ttft(found, words)
     if found.quality:
         yield _quality(found, words)

@@ -78,7 +78,9 @@ class NodeFacts(msgspec.Struct, frozen=True):
     version: str
     block: int | None
     kv_tokens: int | None
-    prices: Prices
+    prices: Prices | None
+    unpriced: str = ""
+    """Why there are no prices."""
 
 
 class Tried(msgspec.Struct, frozen=True):

@@ -155,7 +155,9 @@ def _sources(found: Findings, words: Words) -> Iterator[Said]:
     if left > 0:
         yield words.say(found.counts.replace("made up", "made_up"), share=left)
     yield _price(found, words)
-    if found.node is not None and found.node.prices.was_cached is False:
+    if found.node is not None and found.node.unpriced:
+        yield words.say("unpriced", why=found.node.unpriced)
+    if found.node is not None and found.node.prices is not None and found.node.prices.was_cached is False:
         yield words.say("not_cached")
     if found.p_cold_from == "unknown":
         yield words.say("times_unknown")
@@ -166,9 +168,9 @@ def _sources(found: Findings, words: Words) -> Iterator[Said]:
 
 
 def _price(found: Findings, words: Words) -> Said:
-    if found.r0_from != "measured" or found.node is None:
+    prices = found.node.prices if found.node is not None else None
+    if found.r0_from != "measured" or prices is None:
         return words.say(f"r0_{found.r0_from}", r0=found.circumstances.r0)
-    prices = found.node.prices
     return words.say(
         "r0_measured",
         r0=prices.r0,

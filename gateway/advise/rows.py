@@ -31,7 +31,7 @@ def heads(found: Findings, words: Words) -> list[Said]:
         for name in ("window", "hit", "uncached", "prompt", "seen", "cost", "formula")
     ]
     named += [words.say("head_recall", distance=distance) for distance in _distances(found)]
-    return [*named, words.say("head_ttft")] if found.node is not None else named
+    return [*named, words.say("head_ttft")] if _has_prices(found) else named
 
 
 def rows(found: Findings, words: Words) -> list[Row]:
@@ -138,6 +138,10 @@ def _distances(found: Findings) -> list[int]:
     """Of those shown, the ones that some dialogue is long enough for."""
     there = dict(zip(found.distances, found.existing, strict=True))
     return [distance for distance in DISTANCES_SHOWN if there.get(distance)]
+
+
+def _has_prices(found: Findings) -> bool:
+    return found.node is not None and found.node.prices is not None
 
 
 def _is_stepped(one: Tried) -> bool:

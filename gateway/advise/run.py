@@ -10,7 +10,7 @@ from gateway.advise.listening import listen
 from gateway.advise.needles.generator import DISTANCES
 from gateway.advise.needles.probe import built_in, summed
 from gateway.advise.quality import quality
-from gateway.advise.question import Findings, NodeFacts, Question, Tried
+from gateway.advise.question import Assumed, Findings, NodeFacts, Question, Tried
 from gateway.advise.replaying import replayed, rules_to_try
 from gateway.advise.source import Source
 from gateway.advise.state import State
@@ -130,7 +130,7 @@ class _Run:
             wrong_lines=self._state.wrong,
             measured_share=self._state.measured / found.traffic.turns,
             counts=_counts(self._source, self._node),
-            r0_from="given" if known.r0 is not None else "measured" if found.node else "assumed",
+            r0_from=_r0_from(found, known),
             p_cold=found.advice.closed.facts.p_cold,
             p_cold_from="given" if known.p_cold is not None else "measured" if has_gaps else "unknown",
             min_turns_from=given_low,
@@ -139,7 +139,8 @@ class _Run:
 
 def circumstances(question: Question, traffic: Traffic, node: NodeFacts | None) -> Circumstances:
     """What the prompts will meet: as it was said, else as it was measured, else as it is assumed."""
-    r0 = question.assumed.r0 if question.assumed.r0 is not None else node.prices.r0 if node else _R0
+    prices = node.prices if node else None
+    r0 = question.assumed.r0 if question.assumed.r0 is not None else prices.r0 if prices else _R0
     summary = question.assumed.summary_tokens
     if summary is None:
         summary = round(traffic.summary_tokens) or question.most_summary // 2
@@ -164,6 +165,12 @@ def _check(question: Question, source: Source, node: Node | None) -> None:
         )
 
 
+def _r0_from(found: Findings, known: Assumed) -> str:
+    if known.r0 is not None:
+        return "given"
+    return "measured" if found.node is not None and found.node.prices is not None else "assumed"
+
+
 def _counts(source: Source, node: Node | None) -> str:
     if not source.has_words:
         return "made up"
@@ -175,8 +182,7 @@ def _tried(outcome: Outcome, closed: Sequence[Closed], node: NodeFacts | None) -
     form = next((one for one in closed if one.min_turns == rule.min_turns), None)
     is_stepped = rule.policy == "stepped" and not rule.max_tokens and form is not None
     waits: list[float | None] = [None, None]
-    if node is not None:
-        prices = node.prices
+    if node is not None and (prices := node.prices) is not None:
         waits = [
             prices.overhead_s + prices.uncached_s * outcome.uncached_quantile(share) for share in (0.5, 0.95)
         ]

@@ -162,14 +162,18 @@ async def _facts(spec: routing_node.NodeSpec, asked: NodeAsked, seed: int, answe
         told = await meet(asker, routing_node.Node(spec, spec.name))
     finally:
         asker.close()
-    effort = Effort(answer_tokens=max(1, min(_MOST_ANSWER, answer_tokens)))
-    return NodeFacts(
+    found = NodeFacts(
         product=told.product,
         version=told.version,
         block=told.block_size,
         kv_tokens=told.kv_tokens,
-        prices=await priced(asked, seed=seed, effort=effort),
+        prices=None,
     )
+    effort = Effort(answer_tokens=max(1, min(_MOST_ANSWER, answer_tokens)))
+    try:
+        return msgspec.structs.replace(found, prices=await priced(asked, seed=seed, effort=effort))
+    except BadOption as fault:  # what was heard and scored before is worth more than a price
+        return msgspec.structs.replace(found, unpriced=str(fault))
 
 
 async def _counter(node: Node | None) -> TokenCounter | None:
