@@ -99,8 +99,8 @@ def likelihood_node(engine: str = "vllm", *, context: int = 100_000) -> Iterator
             self._send(*node.answer(self.path, body))
 
         def do_GET(self) -> None:
-            version = (200, {"version": "0.32.0"}) if self.path == "/version" else (404, {})
-            self._send(*version)
+            answers = {"/version": {"version": "0.32.0"}, "/v1/models": {"data": [{"id": "m"}]}}
+            self._send(*((200, answers[self.path]) if self.path in answers else (404, {})))
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from gateway.errors import BadOption
+from gateway.nodes.model_list import listed, read_models
 from gateway.routing.node import Engine
 
 T = TypeVar("T")
@@ -42,6 +43,15 @@ class NodeAsked:
     async def get(self, path: str) -> NodeAnswer:
         """The whole answer. Raises `BadOption` for everything but a 200."""
         return await self._ask("GET", path, b"")
+
+    async def check(self) -> None:
+        """Raise `BadOption` unless the node is there and serves the model: SGLang answers for any name."""
+        try:
+            served = {model.id for model in read_models((await self.get("/v1/models")).body)}
+        except ValueError as error:
+            raise self.fault("/v1/models", f"this is no list of models ({error})") from error
+        if self.model not in served:
+            raise self.fault("/v1/models", f"it does not serve {self.model!r}, but {listed(served)}")
 
     def fault(self, path: str, what: str) -> BadOption:
         """What went wrong with this node, for a person."""

@@ -9,7 +9,8 @@ from history.replay import Outcome
 
 _LONG_PAUSES = 0.25
 _SHORT_PAUSES = 0.02
-_GUARD = 1.5
+_GUARD = 1.2
+_NOISY = 3.0
 
 
 def reasons(found: Findings, words: Words) -> list[Said]:
@@ -135,7 +136,7 @@ def _ceiling(found: Findings, words: Words) -> Iterator[Said]:
 
 
 def wanted_ceiling(found: Findings) -> int:
-    """A token ceiling that is a guard and not a window: half as much again as the window takes."""
+    """A token ceiling that is a guard and not a window: a fifth more than the window takes."""
     tokens = _GUARD * found.advice.max_turns * found.traffic.turn_tokens.mean
     return int(-(-tokens // 1000)) * 1000
 
@@ -153,12 +154,16 @@ def _rival(found: Findings, outcome: Outcome) -> str:
 def _sources(found: Findings, words: Words) -> Iterator[Said]:
     left = 100 * (1 - found.measured_share)
     if left > 0:
-        yield words.say(found.counts.replace("made up", "made_up"), share=left)
+        kind = found.counts.replace("made up", "made_up")
+        yield words.say(f"all {kind}" if left == 100 and kind != "made_up" else kind, share=left)
     yield _price(found, words)
     if found.node is not None and found.node.unpriced:
         yield words.say("unpriced", why=found.node.unpriced)
-    if found.node is not None and found.node.prices is not None and found.node.prices.was_cached is False:
+    prices = found.node.prices if found.node is not None else None
+    if prices is not None and prices.was_cached is False:
         yield words.say("not_cached")
+    if prices is not None and prices.r0_range[1] > _NOISY * prices.r0_range[0]:
+        yield words.say("noisy")
     if found.p_cold_from == "unknown":
         yield words.say("times_unknown")
     if found.is_partial:

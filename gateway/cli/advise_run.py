@@ -149,6 +149,7 @@ async def _node(options: Options, env: Mapping[str, str]) -> AsyncIterator[Node 
             raise BadOption(f"--api-key-env: {options.api_key_env} is not set")
     spec = node_of(options.node, options.model, key)
     async with node_asked(spec.engine, spec.url, options.model, key) as asked:
+        await asked.check()
 
         async def facts(answer_tokens: int) -> NodeFacts:
             return await _facts(spec, asked, options.seed, answer_tokens)
