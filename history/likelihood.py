@@ -41,8 +41,9 @@ class Point(msgspec.Struct, frozen=True):
     high: float
     behind: float
     """Nats per token that it lacks to the best; 0 for the best."""
+    behind_low: float
     behind_high: float
-    """The same at the upper end of its interval."""
+    """The interval of that difference: paired, and so narrower than those of the means."""
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -155,5 +156,6 @@ def _point(
         low=values[int(_TAIL * len(values))],
         high=values[upper],
         behind=means[top] - means[at],
-        behind_high=max(0.0, lacks[upper]),
+        behind_low=lacks[int(_TAIL * len(lacks))],
+        behind_high=lacks[upper],
     )

@@ -10,7 +10,7 @@ from math import floor, log10
 import msgspec
 
 _WIDTH, _HEIGHT = 640.0, 320.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 14.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72.0, 14.0, 14.0, 40.0
 
 
 class Series(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from history.replay import Outcome
 
 _CEILING = 3.0
 """Costs beyond so many times the advised window's are cut off."""
-_MOST_CHARACTERS = 4
+_MOST_CHARACTERS = 3
 
 
 class Legend(msgspec.Struct, frozen=True):
@@ -112,7 +112,8 @@ def _recall(found: Findings, words: Words) -> Plot:
         (words.say("series_sliding", low=found.advice.min_turns), sliding, False, 3),
     )
     series = tuple(
-        Series(_by_distance(found, outcome, with_recall=recall), style) for _, outcome, recall, style in lines
+        Series(_by_distance(found, outcome, with_recall=recall), style, is_dashed=style == 3)
+        for _, outcome, recall, style in lines
     )
     count = sum(one.asked for one in found.recalled)
     own = found.recall_from == "own"
@@ -131,7 +132,7 @@ def _recall(found: Findings, words: Words) -> Plot:
             y=Axis("", "", unit=" %"),
             series=(*series, Series(((float(found.distances[0]), 0.0),), 5)),
         ),
-        legend=tuple(Legend(name, style) for name, _, _, style in lines),
+        legend=tuple(Legend(name, style, is_dashed=style == 3) for name, _, _, style in lines),
     )
 
 
@@ -176,22 +177,28 @@ def _quality(found: Findings, words: Words) -> Plot:
             y=Axis("", "", format=".2f"),
             series=tuple(_curve(one, style, has_band=style == 0) for style, one in enumerate(shown)),
             mark=float(shown[0].knee),
+            levels=((-shown[0].tolerance, 4),),
         ),
-        legend=tuple(
-            Legend(
-                words.say("series_character", name=one.character) if style else words.say("series_every"),
-                style,
-            )
-            for style, one in enumerate(shown)
+        legend=(
+            *_names(shown, words),
+            Legend(words.say("series_tolerance", tolerance=shown[0].tolerance), 4, is_dashed=True),
         ),
     )
 
 
+def _names(shown: Sequence[Curve], words: Words) -> Iterator[Legend]:
+    yield Legend(words.say("series_every"), 0)
+    for style, one in enumerate(shown[1:], start=1):
+        yield Legend(words.say("series_character", name=one.character), style)
+
+
 def _curve(curve: Curve, style: int, *, has_band: bool) -> Series:
     return Series(
-        tuple((float(one.turns), one.mean) for one in curve.points),
+        tuple((float(one.turns), -one.behind) for one in curve.points),
         style,
-        band=tuple((float(one.turns), one.low, one.high) for one in curve.points) if has_band else (),
+        band=tuple((float(one.turns), -one.behind_high, -one.behind_low) for one in curve.points)
+        if has_band
+        else (),
     )
 
 

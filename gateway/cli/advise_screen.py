@@ -94,12 +94,13 @@ def _windows(found: Findings, words: Words, width: int) -> Table:
 
 
 def _curve(curve: Curve) -> Table:
-    title = f"quality of {curve.character or 'all characters'}: nats a token, {curve.replies} replies"
+    title = f"{curve.character or 'all characters'}: nats a token, {curve.replies} replies"
     table = Table(box=None, padding=(0, 1), header_style="dim", title=title, title_justify="left")
-    for head in ("N", "mean", "95 % from", "to", "behind the best"):
+    for head in ("N", "mean", "behind the best", "95 % from", "to"):
         table.add_column(head, justify="right")
     for one in curve.points:
-        cells = (f"{one.turns}", f"{one.mean:.4f}", f"{one.low:.4f}", f"{one.high:.4f}", f"{one.behind:.4f}")
+        figures = (one.mean, one.behind, one.behind_low, one.behind_high)
+        cells = (f"{one.turns}", *(f"{figure:.4f}" for figure in figures))
         table.add_row(*cells, style="bold" if one.turns == curve.knee else "")
     table.caption = f"bold: the knee, 95 % interval {curve.knee_low} to {curve.knee_high}"
     table.caption_justify = "left"

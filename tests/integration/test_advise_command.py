@@ -178,7 +178,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
         (("--generate", 3, "--quality"), "--quality asks a model"),
         (("--generate", 3, "--state", "/nowhere/at/all"), "the folder of /nowhere/at/all does not exist"),
         (("--generate", 3, "--node", "vllm=http://127.0.0.1:1", "--model", "m"), "cannot be reached"),
-        (("--generate", 3, "--node", "http://127.0.0.1:1", "--model", "m"), "expected one of vllm, sglang"),
+        (("--generate", 3, "--node", "http://127.0.0.1:1", "--model", "m"), "--node takes ENGINE=URL"),
         ((), "the store could not be looked through"),
     ],
 )
