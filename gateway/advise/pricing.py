@@ -12,6 +12,7 @@ time: on a busy node both grow, and their ratio with the node's mixture of prefi
 """
 
 import random
+import secrets
 import statistics
 from collections.abc import Sequence
 
@@ -30,7 +31,7 @@ class Effort(msgspec.Struct, frozen=True):
 
     uncached_words: tuple[int, int] = (128, 768)
     cached_words: tuple[int, int] = (256, 2048)
-    rounds: int = 5
+    rounds: int = 7
     answer_tokens: int = 64
 
 
@@ -113,8 +114,8 @@ class _Meter:
         self.requests = 0
 
     def text(self, words: int) -> str:
-        """So many words; no two texts begin alike, so that none is found in a cache."""
-        return " ".join([f"{self._dice.getrandbits(48):x}", *self._dice.choices(_WORDS, k=words)])
+        """So many words; no two texts begin alike, in any run, so that none is found in a cache."""
+        return " ".join([secrets.token_hex(6), *self._dice.choices(_WORDS, k=words)])
 
     async def timed(self, text: str, answer: int) -> _Timed:
         """One request with an answer of exactly so many tokens."""

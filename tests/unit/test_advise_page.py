@@ -30,7 +30,7 @@ from history.window import WindowRule
 VOID = {"meta", "input", "br", "link"}
 PRICES = Prices(
     r0=0.08, r0_range=(0.07, 0.1), uncached_s=1e-4, cached_s=8e-6, overhead_s=0.01, answer_tokens=64,
-    was_cached=False, requests=31,
+    was_cached=False, requests=43,
 )  # fmt: skip
 
 
