@@ -11,6 +11,7 @@ from gateway.advise.source import Heard
 from gateway.advise.talk import Listener
 from gateway.cli.conversation_import import numbered, parsed
 from gateway.errors import BadOption
+from history.beginning import character_of
 from history.conversation import Conversation, ConversationKey, Turn
 from history.errors import ConversationNotFound
 from history.import_events import Start, Whole, Wrong, grouped
@@ -150,7 +151,8 @@ async def taken(listener: Listener, turns: Sequence[Turn], counter: TokenCounter
 
 def _listener(start: Start) -> Listener:
     beginning = start.beginning
-    return Listener(persona=beginning.persona, character=beginning.owner.character, memories=start.memories)
+    character = beginning.owner.character or character_of(beginning.persona)
+    return Listener(persona=beginning.persona, character=character, memories=start.memories)
 
 
 def _of_store(conversation: Conversation) -> Listener:
