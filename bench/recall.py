@@ -3,9 +3,9 @@
 Prints six tables. The first two are about recall by meaning: facts asked for in the words they were told in,
 and in other words; `--node URL --model NAME` takes the vectors of a real model, without it they are those of
 the stub, whose table of synonyms was made for these questions: the most that a model could do. The second
-times its searches. The next two ask 200 questions per seed (see `bench.needles.generator`) about facts that
-were said 5 to 500 turns ago: the share whose fact is in the prompt, by the last 40 turns alone, by the
-stepped window alone, by window and summary (an ideal one and one of the newest lines, both within the
+times its searches. The next two ask 200 questions per seed (see `gateway.advise.needles.generator`) about
+facts that were said 5 to 500 turns ago: the share whose fact is in the prompt, by the last 40 turns alone, by
+the stepped window alone, by window and summary (an ideal one and one of the newest lines, both within the
 summary's budget: see `bench.needles.summary`), and by window and recall. In the former there are some ten
 facts in a dialogue, in the latter one turn in ten says one. The fifth one says things that ask nothing, in
 dialogues made of other templates than they are. The sixth one times searches in large archives; their few
@@ -24,7 +24,9 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from bench.needles.generator import (
+from bench.needles.trial import Embed, Outcome, outcomes
+from bench.stub_node import embeddings
+from gateway.advise.needles.generator import (
     DISTANCES,
     LANGUAGES,
     Exchange,
@@ -34,8 +36,6 @@ from bench.needles.generator import (
     templates,
     turns,
 )
-from bench.needles.trial import Embed, Outcome, outcomes
-from bench.stub_node import embeddings
 from history.compaction import CompactionRule
 from history.conversation import Turn
 from history.meaning import read_embeddings, record_of

@@ -134,10 +134,12 @@ def retention_s(
 ) -> float:
     """How old a prefix can get in an LRU cache of `pool_tokens`, in seconds; infinite without traffic.
 
-    Every turn writes what was not there: its uncached tokens and its answer. When a pool's worth has been
-    written, what lay untouched is gone.
+    Every turn writes what was not there: its uncached tokens, or all of the prompt where it comes cold, and
+    its answer. When a pool's worth has been written, what lay untouched is gone.
     """
-    written = turns_per_s * (uncached_tokens(facts, min_turns, max_turns) + facts.answer_tokens)
+    warm, cold = uncached_tokens(facts, min_turns, max_turns), mean_prompt(facts, min_turns, max_turns)
+    computed = (1 - facts.p_cold) * warm + facts.p_cold * cold
+    written = turns_per_s * (computed + facts.answer_tokens)
     return pool_tokens / written if written > 0 else inf
 
 

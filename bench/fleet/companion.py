@@ -16,6 +16,7 @@ from bench.fleet.dialogue import Dialogue, Layout
 from bench.fleet.keeper import Keeper, Unknowing
 from bench.fleet.prompt import Prompt, Request
 from bench.fleet.simulation import Arrival
+from gateway.advise.generator import length, seconds
 
 
 class Crowd(msgspec.Struct, frozen=True):
@@ -111,10 +112,10 @@ class Companions:
             return None
         if self._layout.mode == "gateway":
             self._keeper.before(dialogue, now)
-        said = _length(dice, crowd.user_median, crowd.user_sigma)
+        said = length(dice, crowd.user_median, crowd.user_sigma)
         return Request(
             prompt=dialogue.ask(said),
-            output_tokens=_length(dice, crowd.answer_median, crowd.answer_sigma),
+            output_tokens=length(dice, crowd.answer_median, crowd.answer_sigma),
             key=dialogue.id,
             conversation=dialogue.id,
             is_measured=now >= crowd.measured_from,
@@ -169,8 +170,8 @@ class Companions:
         if crowd.begins_within:
             return dice.random() * crowd.begins_within, user
         if dice.random() < crowd.active_share():
-            return dice.random() * _seconds(dice, crowd.gap_median, crowd.gap_sigma), user
-        return dice.random() * _seconds(dice, crowd.away_median, crowd.away_sigma), user
+            return dice.random() * seconds(dice, crowd.gap_median, crowd.gap_sigma), user
+        return dice.random() * seconds(dice, crowd.away_median, crowd.away_sigma), user
 
     def _pause(self, user: _User, now: float) -> float | None:
         """Until the user's next message; None if there is none."""
@@ -182,12 +183,12 @@ class Companions:
             user.has_returned = True
             return crowd.returns_at - now + dice.random() * crowd.returns_within
         if user.left > 0:
-            return _seconds(dice, crowd.gap_median, crowd.gap_sigma)
+            return seconds(dice, crowd.gap_median, crowd.gap_sigma)
         user.sessions += 1
         if user.sessions == crowd.sessions:
             return None
         user.left = self._session(dice)
-        return _seconds(dice, crowd.away_median, crowd.away_sigma)
+        return seconds(dice, crowd.away_median, crowd.away_sigma)
 
     def _begin_dialogue(self, user: _User, said: list[int]) -> None:
         persona = user.dice.choices(range(self._crowd.personas), cum_weights=self._popular)[0]
@@ -198,19 +199,11 @@ class Companions:
     def _history(self, dice: random.Random, turns: int) -> list[int]:
         crowd = self._crowd
         return [
-            _length(dice, crowd.user_median, crowd.user_sigma)
-            + _length(dice, crowd.answer_median, crowd.answer_sigma)
+            length(dice, crowd.user_median, crowd.user_sigma)
+            + length(dice, crowd.answer_median, crowd.answer_sigma)
             for _ in range(turns)
         ]
 
     def _session(self, dice: random.Random) -> int:
         drawn = dice.lognormvariate(log(self._crowd.session_median), self._crowd.session_sigma)
         return max(1, min(self._crowd.dialogue_turns, round(drawn)))
-
-
-def _length(dice: random.Random, median: float, sigma: float) -> int:
-    return max(1, min(4000, int(dice.lognormvariate(log(median), sigma))))
-
-
-def _seconds(dice: random.Random, median: float, sigma: float) -> float:
-    return dice.lognormvariate(log(median), sigma)

@@ -11,7 +11,7 @@ from functools import cache
 
 import msgspec
 
-from bench.needles.generator import Language, small_talk, templates
+from gateway.advise.needles.generator import Language, small_talk, templates
 from history.conversation import Binding, Memory, Reply, Turn
 from history.message import digests, message
 

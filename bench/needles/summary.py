@@ -15,7 +15,7 @@ A model that writes prose lies somewhere between: it leaves small talk out, and 
 
 from collections.abc import Iterable
 
-from bench.needles.generator import Case
+from gateway.advise.needles.generator import Case
 from history.compaction import CompactionRule
 from history.memory import MAX_FACT_CHARS
 from history.passage import tokens_of

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from bench.needles import summary
-from bench.needles.generator import Case, cases, turns
+from gateway.advise.needles.generator import Case, cases, turns
 from history.compaction import CompactionRule
 from history.conversation import Turn
 from history.meaning import MeaningRule, embedded_text, record_of

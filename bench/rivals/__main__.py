@@ -179,8 +179,13 @@ def working_set(people: Sequence[Script], stage: Scene) -> int:
 
 
 def chosen(only: Sequence[str] | None) -> list[Arm]:
-    """The arms whose names contain what was asked for."""
-    return [arm for arm in ARMS if not only or any(part in arm.name for part in only)]
+    """The arms of these names, or whose names contain what is nobody's name."""
+    names = {arm.name for arm in ARMS}
+    return [
+        arm
+        for arm in ARMS
+        if not only or any(part == arm.name or (part not in names and part in arm.name) for part in only)
+    ]
 
 
 class Progress:

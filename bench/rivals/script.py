@@ -5,7 +5,7 @@ from math import log
 
 import msgspec
 
-from bench.needles.generator import Templates, small_talk, templates
+from gateway.advise.needles.generator import Templates, small_talk, templates
 
 
 class Crowd(msgspec.Struct, frozen=True):

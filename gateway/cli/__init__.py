@@ -6,6 +6,7 @@ A command's file imports nothing heavy at its head; what the command needs it im
 
 import typer
 
+from gateway.cli.advise import advise
 from gateway.cli.check_config import check_config
 from gateway.cli.conversations import conversations
 from gateway.cli.keys import keys
@@ -31,6 +32,7 @@ def friendo() -> None:
 app.command()(up)
 app.command()(serve)
 app.command()(worker)
+app.command()(advise)
 app.command()(train)
 app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")

@@ -15,7 +15,7 @@ from gateway.cli.settings_file import checked, read_settings, settings_without_f
 from gateway.config_file.forms import distinct_nodes, node_address, port
 from gateway.errors import BadOption
 from gateway.local.embedded import embedded_valkey
-from gateway.routing.node import Engine
+from gateway.routing.node import Engine, NodeSpec
 from gateway.settings import FORMS, Settings
 
 _ENGINES = typing.get_args(Engine)
@@ -85,6 +85,11 @@ def _assignments(options: Options, nodes: Sequence[dict[str, object]], url: str 
         yield f"server.admin_port={options.admin_port}"
     if options.no_auth:
         yield "auth.enabled=false"
+
+
+def node_of(text: str, model: str, api_key: str) -> NodeSpec:
+    """The one node of a command that asks one. Raises `BadOption`."""
+    return msgspec.convert({**_node(text, (model,)), "api_key": api_key}, NodeSpec)
 
 
 def _node(text: str, models: tuple[str, ...]) -> dict[str, object]:

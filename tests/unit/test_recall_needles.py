@@ -3,8 +3,8 @@
 import pytest
 
 from bench.needles import summary
-from bench.needles.generator import LANGUAGES, Case, Exchange, cases, templates
 from bench.needles.trial import Outcome, outcomes
+from gateway.advise.needles.generator import LANGUAGES, Case, Exchange, cases, templates
 from history.compaction import CompactionRule
 from history.recall import RecallRule
 from history.window import WindowRule

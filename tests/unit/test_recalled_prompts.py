@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.needles.generator import cases, turns
+from gateway.advise.needles.generator import cases, turns
 from history.compaction import CompactionRule, Instructions, Stretch
 from history.compactor import Compactor
 from history.conversation import Conversation, ConversationKey, Reply, Tailed
