@@ -1,0 +1,75 @@
+"""What is measured for docs/answers.md: the command of each part, and what is kept of its result. Pure."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+Kept = dict[str, Any]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One measurement."""
+
+    about: str
+    command: tuple[str, ...]
+    """After the Python of this project; `{output}` is the file that it writes."""
+    minutes: int
+    """About, on two processors."""
+    keep: Callable[[Any], Kept]
+
+
+def _arms(result: Any) -> Kept:
+    """Of `bench.rivals`: every arm's figures, without the options, which name files."""
+    return {"arms": result["arms"]}
+
+
+def _runs(result: Any) -> Kept:
+    """Of `bench.fleet`."""
+    shown = ("workload", "contender", "replicas", "seed", "figures")
+    return {"runs": [{name: run[name] for name in shown} for run in result["runs"]]}
+
+
+def _advice(result: Any) -> Kept:
+    """Of `friendo advise`."""
+    return {name: result[name] for name in ("traffic", "circumstances", "advice", "windows")}
+
+
+_PEERS = (
+    *("--only", "round robin, sliding", "vllm-router consistent_hash, sliding"),
+    *(
+        "vllm-router consistent_hash, stepped",
+        "smg cache_aware, sliding",
+        "smg cache_aware, stepped",
+        "friendo",
+    ),
+)
+_FLEET = ("-m", "bench.fleet", "--output", "{output}")
+
+PARTS: Mapping[str, Part] = {
+    "vllm": Part(
+        "24 dialogues of 40 turns on two real vLLM nodes, through each router",
+        ("-m", "bench.rivals", "--engine", "vllm", "--pace", "60", "--output", "{output}", *_PEERS),
+        60,
+        _arms,
+    ),
+    "sglang": Part(
+        "the same on two real SGLang nodes",
+        ("-m", "bench.rivals", "--engine", "sglang", "--pace", "60", "--output", "{output}", *_PEERS),
+        60,
+        _arms,
+    ),
+    "windows": Part(
+        "made-up companion traffic replayed under every window",
+        ("-m", "gateway", "advise", "--generate", "200", "--seed", "1", "--json", "{output}"),
+        2,
+        _advice,
+    ),
+    "short-caches": Part(
+        "caches for half of what is talked about, simulated",
+        (*_FLEET, "--workload", "companions"),
+        3,
+        _runs,
+    ),
+    "trace": Part("Mooncake's recorded hour, simulated", (*_FLEET, "--workload", "trace"), 3, _runs),
+}
