@@ -48,7 +48,9 @@ def known() -> dict[str, Any]:
 def drawn(data: dict[str, Any]) -> dict[Path, str]:
     """Every file that is drawn from results, and what stands in it."""
     files = {ANSWERS: filled(ANSWERS.read_text(encoding="utf-8"), data)}
-    return files | {FIGURES / f"{name}.svg": draw(data) for name, draw in PICTURES.items()}
+    return files | {
+        FIGURES / f"{name}.svg": draw(data[part]) for name, (part, draw) in PICTURES.items() if part in data
+    }
 
 
 def say(text: str) -> None:

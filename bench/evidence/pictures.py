@@ -74,9 +74,10 @@ def _alone(picture: str) -> str:
 
 _COMPUTED = "prompt tokens computed a turn"
 
-PICTURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "vllm": lambda data: bars(data["vllm"], _COMPUTED),
-    "sglang": lambda data: bars(data["sglang"], _COMPUTED),
-    "cost": lambda data: over_windows(data["windows"], "cost_per_turn", "cost of a turn"),
-    "computed": lambda data: over_windows(data["windows"], "uncached_per_turn", _COMPUTED),
+PICTURES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "vllm": ("vllm", lambda result: bars(result, _COMPUTED)),
+    "sglang": ("sglang", lambda result: bars(result, _COMPUTED)),
+    "cost": ("windows", lambda result: over_windows(result, "cost_per_turn", "cost of a turn")),
+    "computed": ("windows", lambda result: over_windows(result, "uncached_per_turn", _COMPUTED)),
 }
+"""By the picture's name: of which part's result it is drawn, and how."""

@@ -10,8 +10,13 @@ _PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str, data: Mapping[str, Any]) -> str:
-    """The text with every marked table drawn anew. Raises `KeyError` for one that nobody can draw."""
-    return _PLACE.sub(lambda found: f"{found[1]}{TABLES[found[2]](data)}\n{found[3]}", text)
+    """The text with every marked table drawn anew. Raises `KeyError` for a table that nobody can draw."""
+    return _PLACE.sub(lambda found: f"{found[1]}{_table(found[2], data)}\n{found[3]}", text)
+
+
+def _table(name: str, data: Mapping[str, Any]) -> str:
+    draw = TABLES[name]
+    return draw(data) if name in data else f"*Not measured yet: `python -m bench.evidence {name}`.*"
 
 
 def arms(result: Any) -> str:

@@ -159,7 +159,7 @@ def _ttft(found: Findings, words: Words) -> Plot:
         note=words.say("ttft_note"),
         chart=Chart(
             x=_axis(words, "axis_max_turns", _ends(series)),
-            y=Axis("", "", unit=" ms"),
+            y=Axis("", ""),
             series=series,
             mark=float(found.advice.max_turns),
         ),

@@ -1,7 +1,7 @@
 """What an interrupted `friendo advise` goes on with: what was heard and what was replayed, in one file.
 
-The file holds lengths, times and hashes, no words. It is written beside itself and renamed, so that one that
-is cut off half-way does not exist.
+The file holds lengths, times, hashes and characters' names, no words. It is written beside itself and
+renamed, so that one that is cut off half-way does not exist.
 """
 
 import os
