@@ -24,7 +24,7 @@ WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install run llamafactory engines-install check test bench format lock clean
+.PHONY: evidence help install run llamafactory engines-install check test bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: install ## all tests but those that need other engines; under ten minutes
 
 bench: install ## measure the gateway's own cost beside other routers'
 	$(BIN)/python -m bench.overhead
+
+evidence: install engines-install ## measure what docs/answers.md shows, and draw it anew; hours, real engines
+	$(BIN)/python -m bench.evidence $(PART)
 
 format: install ## put the code into shape
 	$(BIN)/ruff format

@@ -301,7 +301,8 @@ class Dialogues:
         self._tails.warm(key, conversation)
         window = self.growth.of(conversation)
         sizes = sizes_of(turns, window)
-        cut = self._moved(conversation, conversation.cut, sizes, conversation.memories, window)
+        # Nothing is cut for free here: what is warmed is there, so the next prompt will not be cut either.
+        cut = settled(conversation.cut, sizes, conversation.memories, window, self._rules.compaction)
         shows = shows_at(cut, conversation.cut, conversation.shows, conversation.memories)
         left = cut - conversation.cut
         return Outlook(

@@ -101,6 +101,18 @@ async def test_the_memory_catches_up_once_as_many_have_left_as_may() -> None:
     assert (shows.layout.cut, shows.layout.shows) == (5, 3)
 
 
+async def test_what_is_warmed_for_a_cold_conversation_is_what_its_next_message_finds() -> None:
+    """Warming makes the KV be there, so nothing is cut for free before it nor after it."""
+    talk = Talk(WindowSetting(min_turns=4, max_turns=20), CompactionRule(enabled=False))
+    for _ in range(9):
+        await talk.say()
+    talk.nodes.is_empty = True
+    outlook = await talk.dialogues.outlook(KEY)
+    assert outlook is not None
+    turn = await talk.say()
+    assert turn.prompt.messages[: len(outlook.prompt.messages)] == outlook.prompt.messages
+
+
 async def test_without_lag_a_cut_waits_for_its_memory() -> None:
     talk = Talk(WindowSetting(min_turns=4, max_turns=20), CompactionRule(lag_turns=0))
     for _ in range(9):
