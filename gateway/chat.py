@@ -114,7 +114,7 @@ class Chat:
 
     async def _stateless(self, call: Call, request: ChatRequest, caller: Caller, reply: Reply) -> None:
         if request.is_windowed:
-            messages = windowed(request.messages, self.dialogues.growth.newest())
+            messages = windowed(request.messages, self.history.rules.window.rule())
             request = msgspec.structs.replace(request, messages=messages)
         prefix = prefix_of_request(request, self.router, self.clock.steady())
         job = self._job(call, request, caller, prefix)
