@@ -157,12 +157,7 @@ class Dispatcher:
         exchange: Exchange | None = None
         is_served = False
         try:
-            body = node_body(
-                job.request,
-                job.messages,
-                model=served_name(node, job.request.model),
-                takes_salt=node.spec.engine != "openai",
-            )
+            body = _body(job, node)
             self._telemetry.overhead.observe(sent_at - job.received_at - job.waited_s)
             if job.request.stream:
                 pings.start(lambda: job.reply_headers(decision))
@@ -231,6 +226,12 @@ class _Budget:
     def _spend(self) -> None:
         self._is_spent = True
         self._task.cancel()
+
+
+def _body(job: Job, node: Node) -> bytes:
+    """As this node's engine wants it."""
+    model, takes_salt = served_name(node, job.request.model), node.spec.engine != "openai"
+    return node_body(job.request, job.messages, model=model, takes_salt=takes_salt)
 
 
 async def _whole(decision: Decision, exchange: Exchange) -> Served:
