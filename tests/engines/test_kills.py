@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
+
 from bench.engines.node import EngineNode
 from tests.conftest import Valkey
 from tests.engines.asking import Said, ask, asked_until
