@@ -1,7 +1,7 @@
 """`python -m bench.engines`: install what is missing, run the tests with real engines, and time it.
 
-Engines one after the other, since each takes gigabytes. Every phase is run whatever became of the ones before,
-but for the tests of engines that could not be installed; ends with 1 if one failed. `make engines` calls it.
+One engine after the other, since each takes gigabytes. Each one's tests are run whatever became of the
+other's, but not where something could not be installed; ends with 1 if a phase failed.
 """
 
 import argparse
