@@ -24,7 +24,7 @@ WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: evidence help install run llamafactory engines-install check test bench format lock clean
+.PHONY: help install run llamafactory engines-install check test engines bench evidence format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ check: install ## format, lint, types, import contracts, fast tests; under a min
 
 test: install ## all tests but those that need other engines; under ten minutes
 	$(PYTEST) -m "not engines"
+
+engines: install ## tests with real vLLM and SGLang on the CPU; about 20 minutes, the first time with 7 GB of downloads
+	$(BIN)/python -m bench.engines $(ENGINES)
 
 bench: install ## measure the gateway's own cost beside other routers'
 	$(BIN)/python -m bench.overhead

@@ -22,7 +22,7 @@ def main(command: list[str]) -> int:
 
 def end_with_stdin() -> None:
     """Wait until nobody holds the pipe any more, then kill the whole group, this process with it."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold a lock when the program ends
         pass
     os.killpg(0, signal.SIGKILL)
 

@@ -22,7 +22,7 @@ async def vllm_load(node: Node, request: Request, connection: Connection) -> Non
             )
         )
     if not holds_adapter(body.lora_path):
-        message = f"Loading lora {body.lora_name} failed: No adapter found for {body.lora_path}"
+        message = f"Loading lora {body.lora_name} failed: No adapter found for <path>"
         raise Refused(Refusal(404, "fault", message))
     node.adapters.load(body.lora_name, body.lora_path)
     _say(connection, f"Success: LoRA adapter '{body.lora_name}' added successfully.")

@@ -45,7 +45,13 @@ class Adapters:
                 f"{name!r} was loaded on node {self._node.id} before ({self._used[name]}), and its cache may "
                 "still answer for that: give every version a name and a path of its own"
             )
-        await self._ask(self._dialect.load_adapter, {"lora_name": name, "lora_path": path})
+        try:
+            await self._ask(self._dialect.load_adapter, {"lora_name": name, "lora_path": path})
+        except AdapterRefused as refused:
+            if path in str(refused):
+                raise
+            # vLLM says "<path>" where the path should stand.
+            raise AdapterRefused(f"{refused} (it was asked for {path})", status=refused.status) from refused
         if len(self._used) < _NAMES_KEPT:
             self._used[name] = path
 

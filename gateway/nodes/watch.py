@@ -56,6 +56,8 @@ class NodeWatch:
         self._clock = clock
         self._feeding: asyncio.Task[None] | None = None
         self._until_meeting = 0
+        self._restarts = 0
+        """Those that its events had told of at the last poll."""
         self._told: set[str] = set()
 
     @property
@@ -77,6 +79,7 @@ class NodeWatch:
         """Ask the node how it is. Raises a `NodeFault` if it is not well."""
         if await self._poller.poll():
             self.has_restarted()
+        self._restarts = self.feed.counts.restarts if self.feed else 0
 
     async def know(self, *, is_new: bool) -> None:
         """Learn what its engine is and is set to; `is_new`: it was away, and may be another one."""
@@ -95,10 +98,14 @@ class NodeWatch:
         self.note()
 
     def has_restarted(self) -> None:
-        """It says so, or must have. Where its events are followed they have said it already, and when."""
+        """It says so, or must have. Its events say it, too, and when, once they have something to tell.
+
+        vLLM publishes with a batch only: a node that came back and is asked nothing is silent.
+        """
         self._forget()
         self.node.truth.forget()
-        if self.feed is None or not self.feed.is_linked:
+        feed = self.feed
+        if feed is None or not feed.is_linked or feed.counts.restarts == self._restarts:
             self.node.retention.emptied(self._clock())
 
     def start(self, tasks: asyncio.TaskGroup, context: zmq.asyncio.Context) -> None:

@@ -114,6 +114,8 @@ class Retention:
         self._evicted_to = self._evicted_at = -math.inf
         self._doubts: tuple[float, float] | None = None
         self._lost_at: float | None = None
+        self._is_foretold = False
+        """Of a restart that its events will tell of again."""
         self._was_told = False
         """Of most nodes nothing ever is, and then nothing need be reckoned."""
 
@@ -129,14 +131,18 @@ class Retention:
     def cleared(self, at: float) -> None:
         """The cache was empty at `at`, and every event since is known: a flush, or the engine's start."""
         self._was_told = True
-        self._epoch += 1
+        self._epoch += not self._is_foretold
+        self._is_foretold = False
         self._cleared_at = self._vouched_from = max(at, self._cleared_at)
         self._leaves.clear()
         self._doubts = None
 
     def emptied(self, at: float) -> None:
-        """The cache was empty at some moment up to `at`: the engine was restarted. No events vouch for it."""
-        self._was_told = True
+        """The cache was empty at some moment up to `at`: the engine was restarted. No events vouch for it.
+
+        If they come later, they begin with the same restart.
+        """
+        self._was_told = self._is_foretold = True
         self._epoch += 1
         self._cleared_at = max(at, self._cleared_at)
         self._vouched_from = None

@@ -257,3 +257,15 @@ def test_hashes_are_opaque(hashes: list[int | bytes]) -> None:
     retention.stored(hashes, None, 110.0)
     retention.removed(hashes, 120.0)
     assert (bool(hashes), 0) == (retention.knowledge(120.0).evicted_s < math.inf, len(retention))
+
+
+def test_a_restart_that_counters_told_of_first_is_one_epoch() -> None:
+    """Its events begin with it; what they tell afterwards counts as ever."""
+    cache = Retention()
+    cache.joined(0.0)
+    cache.emptied(10.0)
+    assert (1, 0.0) == (cache.knowledge(11.0).epoch, cache.knowledge(11.0).vouched_s)
+    cache.cleared(12.0)
+    assert (1, 3.0) == (cache.knowledge(15.0).epoch, cache.knowledge(15.0).vouched_s)
+    cache.cleared(20.0)
+    assert 2 == cache.knowledge(21.0).epoch
