@@ -52,7 +52,7 @@ check: install ## format, lint, types, import contracts, fast tests; under a min
 test: install ## all tests but those that need other engines; under ten minutes
 	$(PYTEST) -m "not engines"
 
-engines: install ## tests with real vLLM and SGLang on the CPU; about 20 minutes, the first time with 7 GB of downloads
+engines: install ## tests with real vLLM and SGLang on the CPU; about 25 minutes; makes what it needs (7 GB)
 	$(BIN)/python -m bench.engines $(ENGINES)
 
 bench: install ## measure the gateway's own cost beside other routers'

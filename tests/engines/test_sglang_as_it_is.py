@@ -1,13 +1,14 @@
 """What SGLang says in its own way comes out of the gateway in OpenAI's."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from bench.engines.launch import MODEL_NAME
 from bench.engines.node import EngineNode
-from tests.engines.asking import ask, asked_until
+from tests.engines.asking import Said, ask, asked_until
 from tests.engines.lender import Lender
 from tests.engines.test_kv_events import SMALL
 from tests.gateway_process import Gateway, running_gateway
@@ -27,6 +28,24 @@ def gateway(node: EngineNode) -> Iterator[Gateway]:
     """In front of it."""
     with running_gateway(f"sglang={node.url}") as running:
         yield running
+
+
+def filled(node: EngineNode, pool: ThreadPoolExecutor) -> list[Future[Said]]:
+    """One request is computed for some seconds, another one waits: there is no room for a third."""
+    busy = []
+    for name, load in (("Luna", (1, 0)), ("Nova", (1, 1))):
+        text = f"Tell a story of {name}."
+        busy.append(pool.submit(ask, node.url, text, stream=True, max_tokens=150, min_tokens=150))
+        assert asked_until(lambda wanted=load: loads(node) == wanted, within_s=60)
+    return busy
+
+
+def loads(node: EngineNode) -> tuple[int, int]:
+    """Requests that are computed, and that wait."""
+    told = (
+        httpx.get(f"{node.url}/v1/loads", timeout=30, trust_env=False).raise_for_status().json()["loads"][0]
+    )
+    return told["num_running_reqs"], told["num_waiting_reqs"]
 
 
 def test_an_unknown_model_is_404_here_and_200_there(node: EngineNode, gateway: Gateway) -> None:
@@ -52,13 +71,7 @@ def test_flat_errors_come_in_an_envelope(node: EngineNode, gateway: Gateway) -> 
 def test_a_full_queue_is_load_before_the_first_byte(node: EngineNode, gateway: Gateway, stream: bool) -> None:
     """Streaming, SGLang says it with status 200 and an error as first event."""
     with ThreadPoolExecutor(2) as pool:
-        busy = [
-            pool.submit(
-                ask, node.url, f"Tell a story of {name}.", stream=True, max_tokens=150, min_tokens=150
-            )
-            for name in ("Luna", "Nova")
-        ]
-        assert asked_until(lambda: ask(node.url, "Hello", stream=True).error != {}, within_s=30)
+        busy = filled(node, pool)
         bare = ask(node.url, "Hello", stream=True)
         said = ask(gateway.url, "Hello", stream=stream)
         assert [True, True] == [one.result().is_whole for one in busy]
@@ -76,13 +89,7 @@ def test_another_node_takes_over_from_a_full_queue(node: EngineNode, lender: Len
         running_gateway(f"sglang={full.url}", f"sglang={free.url}") as gateway,
         ThreadPoolExecutor(2) as pool,
     ):
-        busy = [
-            pool.submit(
-                ask, full.url, f"Tell a story of {name}.", stream=True, max_tokens=150, min_tokens=150
-            )
-            for name in ("Luna", "Nova")
-        ]
-        assert asked_until(lambda: ask(full.url, "Hello", stream=True).error != {}, within_s=30)
+        busy = filled(full, pool)
         said = [ask(gateway.url, f"Hello {number}", stream=True, max_tokens=1) for number in range(6)]
         assert [True, True] == [one.result().is_whole for one in busy]
     assert {(200, True, free.name)} == {(one.status, one.is_whole, one.node) for one in said}
