@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from history.stem import stem
 
-NEEDLES = Path(__file__).parents[2] / "bench" / "needles"
+NEEDLES = Path(__file__).parents[2] / "gateway" / "advise" / "needles"
 
 ENDINGS = (
     *("", "s", "es", "ed", "eed", "ing", "er", "ly", "ness", "ful", "fully", "ation", "ational", "ization"),
