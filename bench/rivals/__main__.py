@@ -152,8 +152,9 @@ async def one_arm(
 ) -> Figures:
     """All dialogues through one arm."""
     await fleet.forget()
-    settings = [f"routing.retention_s={1800 / stage.pace}"]
-    settings += [*(_STUB_SETTINGS if asked.engine == "stub" else ()), *asked.set]
+    settings = list(asked.set)
+    if asked.engine == "stub":  # real engines forget at their own pace
+        settings = [*_STUB_SETTINGS, f"routing.retention_s={1800 / stage.pace}", *settings]
     how = Play(fleet.model, arm.keeping, stage.rule, stage.crowd.answer_tokens, stage.pace)
     doors = entrances(arm, fleet, stage.rule, replicas=stage.replicas, settings=settings)
     urls = await asyncio.to_thread(doors.__enter__)
