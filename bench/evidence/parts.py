@@ -31,8 +31,15 @@ def _runs(result: Any) -> Kept:
 
 
 def _advice(result: Any) -> Kept:
-    """Of `friendo advise`."""
-    return {name: result[name] for name in ("traffic", "circumstances", "advice", "windows")}
+    """Of `friendo advise`: the windows of the advised `min_turns`, and those to compare with."""
+    low = result["advice"]["min_turns"]
+    windows = [one for one in result["windows"] if _is_compared(one["rule"], low)]
+    advice = {name: result["advice"][name] for name in ("min_turns", "max_turns")}
+    return {"advice": advice, "windows": [{**one, "recall": {"50": one["recall"]["50"]}} for one in windows]}
+
+
+def _is_compared(rule: Any, min_turns: int) -> bool:
+    return rule["policy"] != "stepped" or (rule["min_turns"] == min_turns and not rule["max_tokens"])
 
 
 _PEERS = (
@@ -61,7 +68,19 @@ PARTS: Mapping[str, Part] = {
     ),
     "windows": Part(
         "made-up companion traffic replayed under every window",
-        ("-m", "gateway", "advise", "--generate", "200", "--seed", "1", "--json", "{output}"),
+        (
+            "-m",
+            "gateway",
+            "advise",
+            "--generate",
+            "200",
+            "--seed",
+            "1",
+            "--json",
+            "{output}",
+            "--html",
+            "{output}.html",
+        ),
         2,
         _advice,
     ),
