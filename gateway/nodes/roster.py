@@ -139,10 +139,13 @@ class Roster:
             self._take_out(node, problem)
 
     def _is_only(self, node: Node) -> bool:
-        """Whether it serves something that no other node does that may have requests."""
-        others = [one for one in self._nodes.values() if one is not node]
-        able = [one.models for one in others if one.is_healthy and not one.is_draining]
-        return not node.models <= frozenset().union(*able)
+        """Whether it serves something that no other node does.
+
+        Others that are away now count: after a failure of all of them, whoever waits for the first one that
+        is tried again would go there, and leave the others cold when they come back a moment later.
+        """
+        others = [one.models for one in self._nodes.values() if one is not node and not one.is_draining]
+        return not node.models <= frozenset().union(*others)
 
     def began(self, node: Node) -> None:
         """A request's answer began."""

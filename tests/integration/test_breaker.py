@@ -155,3 +155,16 @@ def test_the_others_are_used_meanwhile(stub: Stub) -> None:
                 and {node["breaker"] for node in nodes(gateway)} == {"closed"}
             )
         )
+
+
+def test_nodes_that_all_fail_are_away(stub: Stub) -> None:
+    """The last one is no lone node: else all who wait went to it, and the others came back cold and unused."""
+    stub.set_faults(FAILS)
+    with (
+        running_stub(**STUB) as other,
+        running_gateway(f"vllm={stub.url}", f"vllm={other.url}") as gateway,
+    ):
+        other.set_faults(FAILS)
+        asked = [ask(gateway, f"n{number}", max_tokens=1).status for number in range(2 * OPENS_AFTER + 1)]
+        assert 503 == asked[-1]
+        assert {"open"} == {node["breaker"] for node in nodes(gateway)}
