@@ -158,7 +158,7 @@ def test_the_others_are_used_meanwhile(stub: Stub) -> None:
 
 
 def test_nodes_that_all_fail_are_away(stub: Stub) -> None:
-    """The last one is no lone node: else all who wait went to it, and the others came back cold and unused."""
+    """The last one is no lone node: else all who wait go to it, and the others come back cold and unused."""
     stub.set_faults(FAILS)
     with (
         running_stub(**STUB) as other,
