@@ -10,7 +10,7 @@ from gateway.nodes.usage import Usage
 from gateway.plain_request import key_of, pieces_of
 from gateway.request import CHAT, EMBEDDINGS, ChatRequest
 from gateway.routing import prefix as chains
-from gateway.routing.holdings import LONG_ENOUGH, Held, Placed, Sought
+from gateway.routing.holdings import Held, Placed, Sought
 from gateway.routing.prefix import PrefixChain, expected_tokens
 from gateway.routing.router import Decision, Outcome, Router
 from gateway.telemetry import CacheKey, Phase, Score
@@ -66,7 +66,7 @@ class Prefix(msgspec.Struct, frozen=True):
     def _with_head(self, head: int, tokens: int) -> list[tuple[bytes, int]]:
         links = self.chain.links
         own = [(links[-1], tokens)] if links else []
-        return [*own, (self.head[0], head)] if len(links) > 1 and head >= LONG_ENOUGH else own
+        return [*own, (self.head[0], head)] if len(links) > 1 and head else own
 
 
 def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefix:
@@ -199,7 +199,7 @@ def outcome(usage: Usage, first_s: float) -> Outcome:
 
 def _head(chain: PrefixChain, messages: Sequence[bytes], tokens: int) -> tuple[bytes, int]:
     """The first message's link and its share of the prompt's tokens."""
-    if not messages or len(messages[0]) < LONG_ENOUGH:  # no token is shorter than a byte
+    if not messages:
         return b"", 0
     return chain.links[0], round(tokens * len(messages[0]) / sum(map(len, messages)))
 

@@ -11,8 +11,6 @@ from gateway.routing.retention import LIKELY, Gates, odds
 
 LONG_ENOUGH = 256
 """Tokens. What is shorter and not a conversation's own is computed faster than it is worth going for."""
-_RECENT = 6
-"""Where a prompt's own home is known, only so many of its newest links are looked for elsewhere."""
 
 _SKEW_S = 60.0
 """Clocks of replicas that are kept by NTP differ by less."""
@@ -37,6 +35,11 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     def weighed(self) -> int:
         """The tokens to count with when prices are compared."""
         return int(self.tokens * self.odds * self.trust)
+
+    @property
+    def attracts(self) -> bool:
+        """Whether anybody would go there for it: a short beginning is foretold, and no more."""
+        return not self.is_head or self.tokens >= LONG_ENOUGH
 
     @property
     def is_promised(self) -> bool:
@@ -77,7 +80,7 @@ class Sought(msgspec.Struct, frozen=True):
     """What rendezvous goes by."""
 
     def long_head(self) -> tuple[bytes, int] | None:
-        """The shared beginning, if it is long enough to matter."""
+        """The shared beginning, if it is long enough to be worth going for."""
         return self.head if self.head[1] >= LONG_ENOUGH else None
 
 
@@ -92,17 +95,15 @@ class Holdings:
 
     def search(self, sought: Sought, ledger: Ledger) -> dict[str, Held]:
         """What the binding and the ledger say."""
-        links, head = sought.links, sought.long_head()
+        links, (head, _) = sought.links, sought.head
         if sought.home is not None:
             # Of unknown age it attracts, as a guess does: nobody is told of it, and nobody is judged by it.
             is_dated = sought.home.at <= self._now + _SKEW_S
             self._weigh(sought.home.node, sought.home.tokens, sought.home.at, is_known=is_dated)
-            links = links[-_RECENT:]
-        if head is not None:
-            for name, tokens, at in ledger.of(head[0]):
+        if head:
+            for name, tokens, at in ledger.of(head):
                 self._weigh(name, tokens, at, is_head=True)
-            if links[0] == head[0]:
-                links = links[1:]
+            links = links[1:]
         for name, tokens, at in ledger.each(reversed(links)):
             self._weigh(name, tokens, at)
         return self.found
@@ -113,7 +114,7 @@ class Holdings:
         So replicas that know nothing of each other's requests send the same prompt to the same node, and
         whoever sees that another one had the last turn comes back there, wherever its own last one went.
         """
-        longest = max((held.tokens for held in self.found.values()), default=0)
+        longest = max((held.tokens for held in self.found.values() if held.attracts), default=0)
         guesses = [(sought.key, sought.settled, self._worth(sought, ledger))]
         if (head := sought.long_head()) is not None:
             guesses.insert(0, (*head, head[1]))

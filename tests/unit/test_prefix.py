@@ -100,15 +100,17 @@ def test_odds_fall_with_age_and_weigh_what_is_believed() -> None:
     assert [1000, 992, 500, 35] == weighed
 
 
-def test_a_binding_counts_and_only_the_newest_links_are_looked_for_elsewhere() -> None:
-    """Else a long dialogue would cost a lookup for each of its messages."""
+def test_what_other_nodes_have_of_a_bound_prompt_is_found_however_old() -> None:
+    """A dialogue that went elsewhere for a turn finds what it left there when it comes again."""
     ledger = Ledger()
     ledger.note(b"0", "b", 500, 1.0)
     ledger.note(b"9", "c", 700, 1.0)
     links = [b"%d" % number for number in range(10)]
     home = Placed(node="a", tokens=800, at=1.0)
 
-    assert {"a": 800, "c": 700} == expected(router_over(ledger), Sought(links=links, home=home), 1.0)
+    assert {"a": 800, "b": 500, "c": 700} == expected(
+        router_over(ledger), Sought(links=links, home=home), 1.0
+    )
 
 
 def test_what_is_under_way_is_there_whatever_its_age() -> None:
@@ -173,19 +175,21 @@ def test_node_whose_cache_was_dropped_holds_only_what_came_since() -> None:
     assert {"a": 10, "b": 10} == expected(router, sought, 7.0)
 
 
-def test_a_short_shared_beginning_attracts_nobody_and_a_long_one_does() -> None:
+def test_a_short_shared_beginning_is_foretold_and_attracts_nobody_and_a_long_one_does() -> None:
     """A persona of some sentences is computed faster than it is fetched from a queue."""
     ledger = Ledger()
     for link, tokens in ((b"short", 200), (b"long", 800)):
         ledger.note(link, "b", tokens, 1.0)
 
-    def found(link: bytes, tokens: int) -> dict[str, int]:
+    def found(link: bytes, tokens: int) -> dict[str, tuple[int, bool]]:
         home = Placed(node="a", tokens=10, at=1.0)
         links = [link, *(b"%d" % number for number in range(9))]
-        return expected(router_over(ledger), Sought(links=links, head=(link, tokens), home=home), 1.0)
+        sought = Sought(links=links, head=(link, tokens), home=home)
+        held = router_over(ledger).held(sought, "m", 1.0)
+        return {name: (one.expected, one.attracts) for name, one in held.items()}
 
-    assert {"a": 10} == found(b"short", 200)
-    assert {"a": 10, "b": 800} == found(b"long", 800)
+    assert {"a": (10, True), "b": (200, False)} == found(b"short", 200)
+    assert {"a": (10, True), "b": (800, True)} == found(b"long", 800)
 
 
 def test_replicas_presume_alike_where_a_prompt_lies_that_nobody_remembers() -> None:
