@@ -6,6 +6,9 @@ TrainingError
 │   ├── JobNotFound
 │   ├── JobExists
 │   ├── TooManyJobs
+│   ├── FileMissing
+│   ├── FileTooLarge
+│   ├── BadDataset           records of it would be dropped in silence, poison the model or end the trainer
 │   └── IllegalTransition    the job's status does not allow the change
 └── StoreFault               the request was right, what stands behind us was not
     ├── JobConflict          somebody else changed the job first: read it again and decide anew
@@ -59,6 +62,30 @@ class TooManyJobs(RequestFault):
         super().__init__(f"tenant {tenant} has reached its limit of {limit} jobs")
         self.tenant = tenant
         self.limit = limit
+
+
+class FileMissing(RequestFault):
+    """The tenant has no file or dataset of this id."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"there is no file {file_id}")
+        self.file_id = file_id
+
+
+class FileTooLarge(RequestFault):
+    """It is larger than a file may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a file has at most {limit} bytes; split it, or raise the limit")
+        self.limit = limit
+
+
+class BadDataset(RequestFault):
+    """It cannot be trained on as it is."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class IllegalTransition(RequestFault):

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
@@ -84,6 +85,20 @@ class JobError(msgspec.Struct, frozen=True):
     message: str
 
 
+Method = Literal["supervised", "dpo"]
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a caller may set of a run; None leaves it to the recipe."""
+
+    n_epochs: float | None = None
+    batch_size: int | None = None
+    learning_rate_multiplier: float | None = None
+    """By the recipe's own rate."""
+    beta: float | None = None
+    """Of DPO."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One fine-tuning run. Times are in seconds since 1970."""
 
@@ -93,6 +108,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     created_at: float
     updated_at: float
+    training_file: str = ""
+    """The id of an uploaded file or of a dataset (`training.folder`, ADR 0019)."""
+    validation_file: str = ""
+    method: Method = "supervised"
+    hyperparameters: Hyperparameters = Hyperparameters()
+    suffix: str = ""
+    """Of the alias that its model serves under; empty: the model's own name."""
+    seed: int | None = None
+    metadata: Mapping[str, str] = {}
+    started_at: float | None = None
+    finished_at: float | None = None
+    examples: int = 0
+    """That its prepared dataset has."""
+    trained_tokens: int = 0
+    fine_tuned_model: str = ""
+    """`<alias>--<version>`, the folder under `models/`, once it has succeeded."""
     status: Status = Status.QUEUED
     error: JobError | None = None
     attempts: int = 0
@@ -120,6 +151,8 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     message: str
     level: Level = Level.INFO
+    data: Mapping[str, float] | None = None
+    """Of a line of metrics: step, total_steps, train_loss, valid_loss, learning_rate, ..."""
     seq: int = 0
 
 

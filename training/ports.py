@@ -3,10 +3,45 @@
 Both are asynchronous, because the gateway, which creates and shows jobs, has one thread for everybody.
 """
 
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import msgspec
 
 from training.job import Job, JobEvent
+
+Purpose = Literal["fine-tune", "fine-tune-results", "evals"]
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """An uploaded file, or one that a job has written."""
+
+    id: str
+    tenant: str
+    filename: str
+    purpose: Purpose
+    bytes: int
+    sha256: str
+    created_at: float
+    """Unix seconds."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A dataset that LLaMA-Factory can read as it is: what is under `folder` is ours, checked and whole."""
+
+    folder: Path
+    """Its `dataset_dir`, with dataset_info.json."""
+    train: str
+    """The name in dataset_info.json; with preferences, of pairs."""
+    evaluation: str
+    """The same of what is held out; empty where there is nothing."""
+    examples: int
+    """In `train`: the trainer has to say the same number."""
+    longest_prompt: int
+    """Tokens, the 99th percentile of the prompts, estimated or counted."""
+    notes: tuple[str, ...] = ()
+    """What was mended or left out, by record and reason, for people; bounded."""
 
 
 class JobStore(Protocol):
@@ -46,6 +81,37 @@ class JobQueue(Protocol):
 
     async def push(self, job_id: str) -> None:
         """Hand the id to some worker. Raises QueueUnavailable."""
+
+
+class FileStore(Protocol):
+    """Where uploaded files lie. Ids never cross tenants. Raises StoreUnavailable where the disk refuses."""
+
+    async def create(
+        self, tenant: str, filename: str, purpose: Purpose, content: AsyncIterator[bytes], *, now: float
+    ) -> StoredFile:
+        """Keep it whole or not at all. Raises FileTooLarge."""
+
+    async def get(self, tenant: str, file_id: str) -> StoredFile:
+        """What it is. Raises FileMissing."""
+
+    async def list(self, tenant: str) -> tuple[StoredFile, ...]:
+        """All of a tenant's, newest first."""
+
+    async def delete(self, tenant: str, file_id: str) -> None:
+        """Raises FileMissing."""
+
+    async def path(self, tenant: str, file_id: str) -> Path:
+        """Where its content lies on this machine. Raises FileMissing."""
+
+
+class Datasets(Protocol):
+    """What turns a training file's id into what LLaMA-Factory can read."""
+
+    async def prepare(self, job: Job, folder: Path) -> Prepared:
+        """Write a job's dataset into `folder`, which may have an earlier attempt in it.
+
+        Raises BadDataset, which names records and reasons, and FileMissing.
+        """
 
 
 class Trainer(Protocol):
