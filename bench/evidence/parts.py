@@ -51,18 +51,19 @@ _PEERS = (
         "friendo",
     ),
 )
+_REAL = ("-m", "bench.rivals", "--pace", "60", "--by-token", "--engine")
 _FLEET = ("-m", "bench.fleet", "--output", "{output}")
 
 PARTS: Mapping[str, Part] = {
     "vllm": Part(
         "24 dialogues of 40 turns on two real vLLM nodes, through each router",
-        ("-m", "bench.rivals", "--engine", "vllm", "--pace", "60", "--output", "{output}", *_PEERS),
+        (*_REAL, "vllm", "--output", "{output}", *_PEERS),
         60,
         _arms,
     ),
     "sglang": Part(
         "the same on two real SGLang nodes",
-        ("-m", "bench.rivals", "--engine", "sglang", "--pace", "60", "--output", "{output}", *_PEERS),
+        (*_REAL, "sglang", "--output", "{output}", *_PEERS),
         60,
         _arms,
     ),

@@ -27,7 +27,8 @@ def arms(result: Any) -> str:
             rows.append([name, "not played", "", "", "", ""])
             continue
         foretold = "" if one["foretold"] is None else f"{one['foretold']:.1%}"
-        reused, hit = f"{one['followups_reused']:.1%}", f"{one['hit']:.1%}"
+        left = one.get("by_token")  # by the ids themselves, where they were noted
+        reused, hit = f"{one['followups_reused'] if left is None else left:.1%}", f"{one['hit']:.1%}"
         rows.append([name, hit, f"{one['uncached']:,.0f}", f"{one['mean_prompt']:,.0f}", reused, foretold])
     head = ["", "hit", "computed a turn", "prompt", "of what could be reused", "foretold within a block"]
     return table(head, rows)

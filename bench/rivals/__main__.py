@@ -18,7 +18,9 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from bench.engines.account import accounts, share_found
 from bench.engines.places import places
+from bench.engines.recorder import Call
 from bench.overhead.peers import PeerUnavailableError
 from bench.rivals.arms import ARMS, Arm
 from bench.rivals.fleet import Fleet, since, stub_fleet
@@ -84,6 +86,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of the gateway's arms"
     )
+    parser.add_argument(
+        "--by-token", action="store_true", help="real engines: account by token ids; answers are not streamed"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every-turn", type=Path, help="a file for every turn of the last arm, as JSON")
     parser.add_argument("--output", type=Path)
@@ -142,6 +147,7 @@ async def fleet_of(asked: argparse.Namespace, stage: Scene, people: Sequence[Scr
             context=4096,
             places=places(os.environ, Path.home()),
             folder=folder,
+            is_recorded=asked.by_token,
         )
         say(f"starting {stage.nodes} nodes of {asked.engine}")
         yield await stack.enter_async_context(engines)
@@ -155,7 +161,8 @@ async def one_arm(
     settings = list(asked.set)
     if asked.engine == "stub":  # real engines forget at their own pace
         settings = [*_STUB_SETTINGS, f"routing.retention_s={1800 / stage.pace}", *settings]
-    how = Play(fleet.model, arm.keeping, stage.rule, stage.crowd.answer_tokens, stage.pace)
+    answer = stage.crowd.answer_tokens
+    how = Play(fleet.model, arm.keeping, stage.rule, answer, stage.pace, streams=not asked.by_token)
     doors = entrances(arm, fleet, stage.rule, replicas=stage.replicas, settings=settings)
     urls = await asyncio.to_thread(doors.__enter__)
     try:
@@ -168,7 +175,18 @@ async def one_arm(
         asked.every_turn.write_bytes(msgspec.json.encode(heard.dialogues))
     for fault in heard.faults[:5]:
         say(fault)
-    return figures(heard.dialogues, done, block=fleet.block, failed=len(heard.faults))
+    found = figures(heard.dialogues, done, block=fleet.block, failed=len(heard.faults))
+    return msgspec.structs.replace(found, by_token=by_token(fleet.taken(), answer, fleet.block))
+
+
+def by_token(calls: Sequence[Call], answer_tokens: int, block: int) -> float | None:
+    """What people's turns found of what any request had left; the gateway's own calls have other lengths."""
+    entries = accounts(calls, block=block)
+    return (
+        share_found([one for one in entries if one.call.body.get("max_tokens") == answer_tokens])
+        if calls
+        else None
+    )
 
 
 def working_set(people: Sequence[Script], stage: Scene) -> int:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+from bench.engines.recorder import Call
 from bench.rivals.tally import Count
 from bench.stub_node.process import StubProcess, start_stub
 from bench.stub_node.spec import StubSpec
@@ -25,6 +26,9 @@ class Fleet(Protocol):
 
     async def counts(self) -> list[Count]:
         """What each has done since it was started."""
+
+    def taken(self) -> list[Call]:
+        """The requests whose token ids were noted since this was asked last; none where nobody notes them."""
 
 
 class StubFleet:
@@ -46,6 +50,10 @@ class StubFleet:
         """What each has done."""
         stats = [await stub.stats() for stub in self._stubs]
         return [Count(prompt=one["prompt_tokens"], cached=one["cached_tokens"]) for one in stats]
+
+    def taken(self) -> list[Call]:
+        """None: its own counts are exact."""
+        return []
 
 
 @asynccontextmanager

@@ -26,6 +26,8 @@ class Play(msgspec.Struct, frozen=True):
     answer_tokens: int
     pace: float
     """Seconds of the script to one second here."""
+    streams: bool = True
+    """Engines tell token ids of whole answers only."""
 
 
 class Heard(msgspec.Struct):
@@ -84,25 +86,32 @@ class _Person:
 
     async def _ask(self, entrance: str) -> tuple[Turn, str]:
         url, began, told = f"{entrance}/v1/chat/completions", time.perf_counter(), _Told()
+        if not self._how.streams:
+            response = await self._client.post(url, json=self._body(), headers=self._headers())
+            if response.status_code != httpx.codes.OK:
+                raise _RefusedError(f"{response.status_code} {response.content[:200]!r}")
+            told.take(response.json())
+            return self._turn(told, response.headers, began), told.answer
         request = self._client.stream("POST", url, json=self._body(), headers=self._headers())
         async with request as response:
             if response.status_code != httpx.codes.OK:
                 raise _RefusedError(f"{response.status_code} {(await response.aread())[:200]!r}")
             async for line in response.aiter_lines():
                 told.read(line)
-            expected = response.headers.get("x-friendo-cached-expected")
-            route = response.headers.get("x-friendo-route", "")
+        return self._turn(told, response.headers, began), told.answer
+
+    def _turn(self, told: "_Told", headers: httpx.Headers, began: float) -> Turn:
         if told.usage is None:
-            raise _RefusedError("the stream ended without usage")
-        turn = Turn(
+            raise _RefusedError("the answer ended without usage")
+        expected = headers.get("x-friendo-cached-expected")
+        return Turn(
             prompt=told.usage["prompt_tokens"],
             completion=told.usage["completion_tokens"],
             cached=(told.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
             first_s=told.first_at - began,
             expected=None if expected is None else int(expected),
-            route=route,
+            route=headers.get("x-friendo-route", ""),
         )
-        return turn, told.answer
 
     def _body(self) -> dict[str, Any]:
         how = self._how
@@ -111,9 +120,9 @@ class _Person:
             "messages": messages(self._script, self._answers, how.keeping, how.rule),
             "max_tokens": how.answer_tokens,
             "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if how.streams:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body if how.keeping == "gateway" else body | {"user": self._script.name}
 
     def _headers(self) -> dict[str, str]:
@@ -136,12 +145,15 @@ class _Told:
         """Take one line. Raises `_RefusedError` if it tells of an error."""
         if not line.startswith("data: ") or line == "data: [DONE]":
             return
-        said = msgspec.json.decode(line[6:])
+        self.take(msgspec.json.decode(line[6:]))
+
+    def take(self, said: dict[str, Any]) -> None:
+        """Take an event, or a whole answer. Raises `_RefusedError` if it tells of an error."""
         if "error" in said:
             raise _RefusedError(str(said["error"])[:200])
         for choice in said["choices"]:
             self.first_at = self.first_at or time.perf_counter()
-            self.answer += choice["delta"].get("content") or ""
+            self.answer += (choice.get("delta") or choice["message"]).get("content") or ""
         self.usage = said.get("usage") or self.usage
 
 

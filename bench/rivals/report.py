@@ -12,6 +12,7 @@ _COLUMNS: dict[str, Callable[[Figures], str]] = {
     "uncached a turn": lambda f: f"{f.uncached:,.0f}",
     "with the background": lambda f: f"{f.computed:,.0f}",
     "reused, follow-ups": lambda f: f"{f.followups_reused:.1%}",
+    "by token ids": lambda f: "" if f.by_token is None else f"{f.by_token:.1%}",
     "reused, all": lambda f: f"{f.reused:.1%}",
     "prompt": lambda f: f"{f.mean_prompt:,.0f}",
     "cuts": lambda f: str(f.cuts),

@@ -54,6 +54,9 @@ class Figures(msgspec.Struct, frozen=True):
     cuts: int
     routes: dict[str, int]
     """Turns by what the gateway says of their route."""
+    by_token: float | None = None
+    """Of the tokens that any earlier request had left behind, by the token ids themselves, the share that was
+    found (`bench.engines.account`); None where they were not noted."""
 
 
 def figures(
