@@ -61,9 +61,26 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class _Row(msgspec.Struct):
-    dialogue: tuple[dict[str, str], ...]
+    """A row of either form that `training.datasets` writes."""
+
+    dialogue: tuple[dict[str, str], ...] = ()
     system: str = ""
     tools: str = ""
+    chosen: dict[str, str] | str | None = None
+    """Of a preference pair, the better answer, which stands apart."""
+    prompt: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+    response: str = ""
+
+    def messages(self) -> tuple[dict[str, str], ...]:
+        """All of them, the answer last."""
+        answer = self.chosen if isinstance(self.chosen, str) else self.response
+        if self.dialogue:
+            return (*self.dialogue, self.chosen) if isinstance(self.chosen, dict) else self.dialogue
+        said = [text for pair in self.history for text in pair]
+        roles = ("user", "assistant")
+        texts = (*said, self.prompt, answer)
+        return tuple({"role": roles[at % 2], "content": text} for at, text in enumerate(texts))
 
 
 def examples_of(lines: Iterable[bytes], *, most: int = MAX_EXAMPLES) -> tuple[Example, ...]:
@@ -71,16 +88,15 @@ def examples_of(lines: Iterable[bytes], *, most: int = MAX_EXAMPLES) -> tuple[Ex
     rows = [msgspec.json.decode(line, type=_Row) for line in lines if line.strip()]
     step = max(1.0, len(rows) / most)
     chosen = [rows[int(step * number)] for number in range(min(most, len(rows)))]
-    return tuple(Example(row.dialogue, row.system or None, row.tools or None) for row in chosen)
+    return tuple(Example(row.messages(), row.system or None, row.tools or None) for row in chosen)
 
 
 def pairs_of(lines: Iterable[bytes]) -> Iterable[tuple[str, str]]:
     """The newest message and its answer of each example in a dataset's file."""
     for line in lines:
         if line.strip():
-            dialogue = msgspec.json.decode(line, type=_Row).dialogue
-            if len(dialogue) > 1:
-                yield dialogue[-2].get("content", ""), dialogue[-1].get("content", "")
+            *_, asked, answer = msgspec.json.decode(line, type=_Row).messages()
+            yield asked["content"], answer["content"]
 
 
 def goldens_of(lines: Iterable[bytes]) -> tuple[Golden, ...]:
