@@ -1,4 +1,4 @@
-"""`python -m bench.engines`: install what is missing, run the tests with engines and the trainer, and time it.
+"""`python -m bench.engines`: install what is missing, run tests with engines and the trainer, and time them.
 
 One engine after the other, since each takes gigabytes. Each one's tests are run whatever became of the
 other's, but not where something could not be installed; ends with 1 if a phase failed.
