@@ -14,6 +14,7 @@ TrainingError
     ├── JobConflict          somebody else changed the job first: read it again and decide anew
     ├── RecordUnreadable     written by a newer version of this program
     ├── StoreUnavailable
+    ├── ProbeFailed          what measures a trained version ended without an answer
     └── QueueUnavailable
 """
 
@@ -119,6 +120,13 @@ class RecordUnreadable(StoreFault):
 
 class StoreUnavailable(StoreFault):
     """The job store did not answer; nothing is known about what it did."""
+
+
+class ProbeFailed(StoreFault):
+    """A trained version could not be measured; nothing is known of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the version could not be measured: {reason}")
 
 
 class QueueUnavailable(StoreFault):

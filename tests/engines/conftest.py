@@ -14,6 +14,7 @@ from bench.engines.lora import write_adapter
 from bench.engines.node import EngineNode
 from bench.engines.places import ENGINES, Places, places
 from tests.engines.lender import Lender
+from training.llamafactory import INSTALL_COMMAND, LlamaFactory, default_folder
 
 PAIRS = {
     "vllm": (VllmTraits(lora=True, is_dev=True),) * 2,
@@ -55,6 +56,15 @@ def engine(request: pytest.FixtureRequest) -> str:
 def pair(engine: str, lender: Lender) -> tuple[EngineNode, ...]:
     """Two nodes of it."""
     return lender.lend(*PAIRS[engine])
+
+
+@pytest.fixture(scope="session")
+def llamafactory() -> Path:
+    """The folder of LLaMA-Factory's environment."""
+    folder = default_folder(os.environ, Path.home())
+    if LlamaFactory(folder, installed_in=folder).cli() is None:
+        pytest.fail(f"LLaMA-Factory is not installed: `{INSTALL_COMMAND}`")
+    return folder
 
 
 @pytest.fixture(scope="session")

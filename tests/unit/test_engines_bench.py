@@ -131,4 +131,6 @@ def test_the_locks_have_hashes_and_no_torch(engine: str) -> None:
 def test_each_engine_is_a_phase_after_the_installation() -> None:
     """And pytest gets what was asked for."""
     assert ["install", "vllm", "sglang"] == [one.name for one in phases(("vllm", "sglang"), ())]
+    installs = ["install", "install llamafactory"]
+    assert [*installs, "llamafactory"] == [one.name for one in phases(("llamafactory",), ())]
     assert ("-k", "sglang", "-x") == phases(("sglang",), ("-x",))[1].command[-3:]
