@@ -1,0 +1,151 @@
+"""Secrets and personal data, found by rule: addresses, numbers with their check digits, keys. Pure.
+
+Each kind looks for a mark first that a text without it does not have, so that ordinary talk costs little.
+Rules find what has a form; names, places and what people tell in words they do not find.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection
+from typing import Literal, get_args
+
+Kind = Literal["private_key", "credentials", "secret", "email", "id_card", "card", "phone", "ip"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_FULL_WIDTH = {0xFF10 + at: str(at) for at in range(10)} | {0xFF20: "@", 0xFF0E: "."}
+_HAS_FULL_WIDTH = re.compile(r"[\uff10-\uff19\uff20\uff0e]")
+_DIGITS = re.compile(r"[0-9][0-9 .()-]{5}")
+_LONG = re.compile(r"[A-Za-z0-9+/_=-]{32}")
+
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]{0,200}:[^\s/@]{1,200}(?=@)")
+_SECRET_MARKS = (
+    *("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA", "AIza", "xox"),
+    *("hf_", "npm_", "eyJ"),
+)
+_SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{16,200}|gh[pousr]_[A-Za-z0-9]{20,200}|github_pat_\w{20,200}"
+    r"|glpat-[\w-]{16,200}|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30,200}|xox[abeprs]-[\w-]{10,200}"
+    r"|hf_[A-Za-z0-9]{20,200}|npm_[A-Za-z0-9]{30,200}"
+    r"|eyJ[\w-]{10,2000}\.[\w-]{10,4000}(?:\.[\w-]{0,2000})?)"
+)
+_NAMED_MARKS = re.compile(r"(?i)key|secret|token|passw|pwd|bearer|密码|口令")
+_NAMED = re.compile(
+    r"(?i)((?:\b(?:api[_-]?key|secret[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd)\b[\"']?\s{0,3}[:=]"
+    r"|\bbearer\b|\bpassword is\b|(?:密码|口令)(?:是|为|[:：=]))\s{0,3}[\"']?)([^\s\"',;，。；]{6,200})"
+)
+_RANDOM = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{32,512}(?![A-Za-z0-9+/_=-])")
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}")
+_ID_CARD = re.compile(
+    r"(?<![0-9])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx]"
+    r"(?![0-9A-Za-z])"
+)
+_CARD = re.compile(r"(?<![0-9])(?:[0-9][ -]?){12,18}[0-9](?![0-9])")
+_PHONE = re.compile(
+    r"(?<![0-9A-Za-z])(?:"
+    r"(?:(?:\+|00)?86[ -]?)?1[3-9][0-9][ -]?[0-9]{4}[ -]?[0-9]{4}"  # Chinese mobile
+    r"|\(?0[1-9][0-9]{1,2}\)?[ -]?[0-9]{7,8}"  # Chinese landline
+    r"|\+[0-9]{1,3}[ .()-]{0,2}(?:[0-9][ .()-]{0,2}){5,12}[0-9]"  # international
+    r"|(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}"  # North American
+    r")(?![0-9])"
+)
+_IP4 = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9.]*[0-9])")
+_IP6 = re.compile(r"(?<![0-9A-Za-z:])[0-9A-Fa-f:]{0,39}::?[0-9A-Fa-f:]{1,39}(?![0-9A-Za-z:])")
+_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def redacted(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, tuple[Kind, ...]]:
+    """The text with everything of these kinds replaced by the kind's name, as `[email]`; and what was found.
+
+    Full-width digits and signs are read as their ASCII forms.
+    """
+    plain = text.translate(_FULL_WIDTH) if not text.isascii() and _HAS_FULL_WIDTH.search(text) else text
+    found: list[Kind] = []
+    for kind in _marked(plain):
+        if kind not in kinds:
+            continue
+        changed = _REDACT[kind](plain)
+        if changed != plain:
+            found.append(kind)
+            plain = changed
+    return (plain, tuple(found)) if found else (text, ())
+
+
+def _marked(text: str) -> list[Kind]:
+    """The kinds that may be in a text, the wider ones first."""
+    kinds: list[Kind] = []
+    if "-----BEGIN" in text:
+        kinds.append("private_key")
+    has_at = "@" in text
+    if has_at and "://" in text:
+        kinds.append("credentials")
+    if _NAMED_MARKS.search(text) or any(mark in text for mark in _SECRET_MARKS) or _LONG.search(text):
+        kinds.append("secret")
+    if has_at:
+        kinds.append("email")
+    if _DIGITS.search(text):
+        kinds += ("id_card", "card", "phone", "ip")
+    elif ":" in text:
+        kinds.append("ip")
+    return kinds
+
+
+def _secrets(text: str) -> str:
+    text = _SECRET.sub("[secret]", text)
+    text = _NAMED.sub(lambda found: f"{found[1]}[secret]", text)
+    return _RANDOM.sub(lambda found: "[secret]" if _is_random(found[0]) else found[0], text)
+
+
+def _is_random(text: str) -> bool:
+    """Letters of both kinds and several digits: a key. A word, a number or a path is none."""
+    digits = sum(one.isdigit() for one in text)
+    return digits >= 4 and any(map(str.islower, text)) and any(map(str.isupper, text))
+
+
+def _is_id_card(text: str) -> bool:
+    """GB 11643: the weighted sum of the first 17 digits modulo 11 names the last character."""
+    total = sum(int(digit) * weight for digit, weight in zip(text, _ID_WEIGHTS, strict=False))
+    return "10X98765432"[total % 11] == text[17].upper()
+
+
+def _is_card(text: str) -> bool:
+    """Luhn: from the right, every second digit doubled; the sum of all digits ends in 0."""
+    digits = [int(one) for one in reversed(text) if one.isdigit()]
+    total = sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return total % 10 == 0 and len(set(digits)) > 1
+
+
+def _is_ip(text: str) -> bool:
+    """An address of somebody: neither this machine nor every one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def _if(pattern: re.Pattern[str], kind: Kind, test: Callable[[str], bool] | None = None) -> Callable[[str], str]:
+    name = f"[{kind}]"
+    if test is None:
+        return lambda text: pattern.sub(name, text)
+    return lambda text: pattern.sub(lambda found: name if test(found[0]) else found[0], text)
+
+
+def _ips(text: str) -> str:
+    text = _if(_IP4, "ip", _is_ip)(text)
+    return _if(_IP6, "ip", _is_ip)(text) if ":" in text else text
+
+
+_REDACT: dict[Kind, Callable[[str], str]] = {
+    "private_key": _if(_PRIVATE_KEY, "private_key"),
+    "credentials": _if(_CREDENTIALS, "credentials"),
+    "secret": _secrets,
+    "email": _if(_EMAIL, "email"),
+    "id_card": _if(_ID_CARD, "id_card", _is_id_card),
+    "card": _if(_CARD, "card", _is_card),
+    "phone": _if(_PHONE, "phone"),
+    "ip": _ips,
+}
