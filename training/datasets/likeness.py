@@ -69,7 +69,7 @@ class Seen:
             self._places.setdefault(one, place)
         return False
 
-    def _sketch(self, place: int) -> array[int]:
+    def _sketch(self, place: int) -> "array[int]":
         return self._sketches[self._ends[place - 1] if place else 0 : self._ends[place]]
 
 
