@@ -25,7 +25,7 @@ _hash = xxhash.xxh3_64_intdigest
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case; a character where there are no spaces between words."""
+    """Words in lower case; a character where there are no spaces between words. Of texts without surrogates."""
     return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
 
 
@@ -35,7 +35,7 @@ def sketch(words: list[str]) -> tuple[int, ...]:
     shingles = set(map(" ".join, zip(*columns, strict=False)))
     if len(shingles) < _LEAST_SHINGLES:
         return ()
-    return tuple(sorted(_hash(one.encode("utf-8", "replace")) for one in shingles)[:K])
+    return tuple(sorted(map(_hash, map(str.encode, shingles)))[:K])
 
 
 def alike(one: Iterable[int], other: Iterable[int]) -> float:
@@ -96,4 +96,4 @@ class Evaluation:
     def _of(self, text: str) -> Iterable[int]:
         words = tokens(text)
         columns = [words[at:] for at in range(self._size)]
-        return (_hash(" ".join(gram).encode("utf-8", "replace")) for gram in zip(*columns, strict=False))
+        return map(_hash, map(str.encode, map(" ".join, zip(*columns, strict=False))))

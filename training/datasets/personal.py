@@ -32,7 +32,8 @@ _SECRET = re.compile(
     r"|hf_[A-Za-z0-9]{20,200}|npm_[A-Za-z0-9]{30,200}"
     r"|eyJ[\w-]{10,2000}\.[\w-]{10,4000}(?:\.[\w-]{0,2000})?)"
 )
-_NAMED_MARKS = re.compile(r"(?i)key|secret|token|passw|pwd|bearer|密码|口令")
+_NAMED_MARKS = ("key", "secret", "token", "passw", "pwd", "bearer", "密码", "口令")
+_LONG_LENGTH = 32
 _NAMED = re.compile(
     r"(?i)((?:\b(?:api[_-]?key|secret[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd)\b[\"']?\s{0,3}[:=]"
     r"|\bbearer\b|\bpassword is\b|(?:密码|口令)(?:是|为|[:：=]))\s{0,3}[\"']?)([^\s\"',;，。；]{6,200})"
@@ -82,7 +83,7 @@ def _marked(text: str) -> list[Kind]:
     has_at = "@" in text
     if has_at and "://" in text:
         kinds.append("credentials")
-    if _NAMED_MARKS.search(text) or any(mark in text for mark in _SECRET_MARKS) or _LONG.search(text):
+    if _may_be_secret(text):
         kinds.append("secret")
     if has_at:
         kinds.append("email")
@@ -91,6 +92,18 @@ def _marked(text: str) -> list[Kind]:
     elif ":" in text:
         kinds.append("ip")
     return kinds
+
+
+def _may_be_secret(text: str) -> bool:
+    lowered = text.lower()
+    for mark in _NAMED_MARKS:
+        if mark in lowered:
+            return True
+    for mark in _SECRET_MARKS:
+        if mark in text:
+            return True
+    # Where there is no word so long, nothing of that length is in it; far quicker than to look for it.
+    return max(map(len, text.split()), default=0) >= _LONG_LENGTH and _LONG.search(text) is not None
 
 
 def _secrets(text: str) -> str:
