@@ -95,8 +95,37 @@ class Cleaner:
 
     def _call(self, fields: _Stored) -> Spoken:
         calls = [call.get("function") or {} for call in fields.tool_calls or ()] or [fields.function_call or {}]
-        clean = self.text(function_text(calls))
+        clean = self.calls(calls)
         return Spoken(line("function", clean.text), calls=True, has_personal=bool(clean.found))
+
+    def calls(self, calls: Sequence[dict[str, Any]]) -> Cleaned:
+        """Tool calls as LLaMA-Factory reads them: one object, or a list of them, with decoded arguments.
+
+        Cleaned text by text, so that it stays JSON.
+        """
+        found: list[Kind] = []
+        told = [
+            {"name": self.deep(str(call.get("name", "")), found), "arguments": self._arguments(call, found)}
+            for call in calls
+        ]
+        text, _ = parted(_encode(told[0] if len(told) == 1 else told).decode())
+        return Cleaned(text, found=tuple(found))
+
+    def _arguments(self, call: dict[str, Any], found: list[Kind]) -> Any:
+        return self.deep(_decoded(call.get("arguments")), found)
+
+    def deep(self, value: Any, found: list[Kind] | None = None) -> Any:
+        """A JSON value with every text in it cleaned; what personal data was in it goes into `found`."""
+        if isinstance(value, str):
+            clean = self.text(value)
+            if found is not None:
+                found += clean.found
+            return clean.text
+        if isinstance(value, list):
+            return [self.deep(one, found) for one in value]
+        if isinstance(value, dict):
+            return {self.text(str(name)).text: self.deep(one, found) for name, one in value.items()}
+        return value
 
 
 _ROLES: dict[str, Any] = {
@@ -110,13 +139,7 @@ _ROLES: dict[str, Any] = {
 """A system message in the middle of a dialogue has no place in the form: it stands as somebody's words."""
 
 
-def function_text(calls: Sequence[dict[str, Any]]) -> str:
-    """Tool calls as LLaMA-Factory reads them: one object, or a list of them, with decoded arguments."""
-    found = [{"name": str(call.get("name", "")), "arguments": _arguments(call.get("arguments"))} for call in calls]
-    return _encode(found[0] if len(found) == 1 else found).decode()
-
-
-def _arguments(arguments: Any) -> Any:
+def _decoded(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments or {}
     try:
