@@ -50,7 +50,9 @@ def said(dice: random.Random, least: int, most: int) -> str:
     chance = dice.random()
     if chance < 0.01:
         return f"{text}, write to someone{dice.randint(1, 999)}@example.org"
-    return f"{text}, call 138 {dice.randint(1000, 9999)} {dice.randint(1000, 9999)}" if chance < 0.02 else text
+    return (
+        f"{text}, call 138 {dice.randint(1000, 9999)} {dice.randint(1000, 9999)}" if chance < 0.02 else text
+    )
 
 
 def dialogue(number: int, turns: int) -> list[Turn]:

@@ -66,7 +66,9 @@ def _role(fields: Mapping[str, Any], where: str) -> str:
     if role is None:
         raise BadRecord(f"{where} has no role")
     if not isinstance(role, str) or not (role in _ROLES or role in _SYSTEM or role == "function"):
-        raise BadRecord(f"{where}: {str(role)[:40]!r} is no role; there are {', '.join(sorted(_ROLES))}, system")
+        raise BadRecord(
+            f"{where}: {str(role)[:40]!r} is no role; there are {', '.join(sorted(_ROLES))}, system"
+        )
     return role
 
 
@@ -113,7 +115,9 @@ def _joined(parts: list[Any], where: str) -> str:
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise BadRecord(f"{where}: a part of its content is no text ({str(kind)[:40]}); only text can be trained")
+            raise BadRecord(
+                f"{where}: a part of its content is no text ({str(kind)[:40]}); only text can be trained"
+            )
         texts.append(part["text"])
     return "".join(texts)
 

@@ -60,7 +60,9 @@ class Checked:
             if found is not None:
                 yield record.number, found
             if self.problem_count >= _GIVES_UP:
-                self._refuse(record.number, f"more than {_GIVES_UP} records are wrong; the rest was not looked at")
+                self._refuse(
+                    record.number, f"more than {_GIVES_UP} records are wrong; the rest was not looked at"
+                )
                 return
 
     def all_problems(self) -> tuple[str, ...]:
@@ -71,7 +73,11 @@ class Checked:
     def all_notes(self) -> tuple[str, ...]:
         """What was mended: the first ones by record, then all by kind."""
         kinds = self.mends + Counter({f"{kind}_replaced": count for kind, count in self.personal.items()})
-        totals = [f"{self.name}: {kind.replace('_', ' ')} ({count})" for kind, count in sorted(kinds.items()) if count]
+        totals = [
+            f"{self.name}: {kind.replace('_', ' ')} ({count})"
+            for kind, count in sorted(kinds.items())
+            if count
+        ]
         return (*self.notes, *totals)
 
     def _taken(self, record: Record) -> Taken | None:
@@ -91,7 +97,9 @@ class Checked:
             self._refuse(record.number, str(error))
             return None
         except (RecursionError, OverflowError) as error:
-            self._refuse(record.number, f"it is nested too deeply, or has a number that is too large: {error}")
+            self._refuse(
+                record.number, f"it is nested too deeply, or has a number that is too large: {error}"
+            )
             return None
         self.shape = shape
         self.counts_all = self.counts_all and found.counts_all

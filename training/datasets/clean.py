@@ -94,7 +94,9 @@ class Cleaner:
         )
 
     def _call(self, fields: _Stored) -> Spoken:
-        calls = [call.get("function") or {} for call in fields.tool_calls or ()] or [fields.function_call or {}]
+        calls = [call.get("function") or {} for call in fields.tool_calls or ()] or [
+            fields.function_call or {}
+        ]
         clean = self.calls(calls)
         return Spoken(line("function", clean.text), calls=True, has_personal=bool(clean.found))
 

@@ -96,7 +96,9 @@ class DatasetFolder:
     def finish(self, manifest: Manifest) -> Path:
         """Give the dataset its name; the same one again replaces nothing. Returns its folder."""
         named = msgspec.structs.replace(manifest, id=dataset_id(manifest))
-        (self._folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(named), indent=2) + b"\n")
+        (self._folder / MANIFEST).write_bytes(
+            msgspec.json.format(msgspec.json.encode(named), indent=2) + b"\n"
+        )
         final = self._parent / named.id
         if not final.exists():
             self._folder.rename(final)

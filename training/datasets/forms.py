@@ -12,7 +12,9 @@ from training.datasets.clean import Cleaner
 from training.datasets.lines import Example, Line, Pair, line, ordered
 from training.datasets.tools import tools_text
 
-Shape = Literal["openai", "openai_preferences", "sharegpt", "sharegpt_preferences", "alpaca", "alpaca_preferences"]
+Shape = Literal[
+    "openai", "openai_preferences", "sharegpt", "sharegpt_preferences", "alpaca", "alpaca_preferences"
+]
 
 _DIALOGUES = ("dialogue", "conversations", "conversation")
 _PROMPTS, _QUERIES, _RESPONSES = ("prompt", "instruction"), ("query", "input"), ("response", "output")
@@ -50,7 +52,9 @@ def shape_of(fields: Mapping[str, Any]) -> Shape | None:
 def taken(fields: Mapping[str, Any], shape: Shape, cleaner: Cleaner, mends: Counter[str]) -> Taken:
     """What a record of this form holds. Raises `BadRecord`; what was mended is counted."""
     if shape == "openai":
-        return _supervised(chat_lines(fields["messages"], cleaner, mends, is_openai=True), fields, cleaner, mends)
+        return _supervised(
+            chat_lines(fields["messages"], cleaner, mends, is_openai=True), fields, cleaner, mends
+        )
     if shape == "openai_preferences":
         return _openai_pair(fields, cleaner, mends)
     if shape in ("sharegpt", "sharegpt_preferences"):
@@ -135,7 +139,9 @@ def _alpaca(fields: Mapping[str, Any], cleaner: Cleaner, mends: Counter[str], *,
     rows.append(line("user", "\n".join(asked)))
     system = _system(Chat((), None, ()), fields, cleaner, mends)
     if is_pair:
-        chosen, rejected = (line("assistant", _text(fields[one], one, cleaner)) for one in ("chosen", "rejected"))
+        chosen, rejected = (
+            line("assistant", _text(fields[one], one, cleaner)) for one in ("chosen", "rejected")
+        )
         if chosen.text == rejected.text:
             raise BadRecord("both answers are the same")
         return Taken(pair=Pair(tuple(rows), chosen, rejected, system))

@@ -12,7 +12,15 @@ from training.datasets.folder import DatasetFolder
 from training.datasets.lengths import Lengths
 from training.datasets.likeness import Evaluation, Seen, sketch, tokens
 from training.datasets.manifest import SOURCES, FileFacts, Manifest, Source, tenant_name
-from training.datasets.rows import EVALUATION, FILES, PREFERENCES, PREFERENCES_EVALUATION, TRAIN, example_row, pair_row
+from training.datasets.rows import (
+    EVALUATION,
+    FILES,
+    PREFERENCES,
+    PREFERENCES_EVALUATION,
+    TRAIN,
+    example_row,
+    pair_row,
+)
 from training.datasets.rules import DatasetRules
 from training.datasets.split import is_held_out
 from training.datasets.stored import Reading
@@ -60,7 +68,9 @@ class Gathering:
         user = talk.conversation.user or talk.id
         is_held_out_ = is_held_out(user, self._rules.eval_share, salt=self._tenant)
         turns, first = self._take_examples(reading, user, EVALUATION if is_held_out_ else TRAIN)
-        pairs, pairs_first = self._take_pairs(reading, PREFERENCES_EVALUATION if is_held_out_ else PREFERENCES)
+        pairs, pairs_first = self._take_pairs(
+            reading, PREFERENCES_EVALUATION if is_held_out_ else PREFERENCES
+        )
         self.left_out.update(reading.left_out)
         if not (turns or pairs):
             return
@@ -81,7 +91,9 @@ class Gathering:
         self._folder.file(SOURCES)
         return self._folder.finish(self._manifest(self._folder.close_files(), now, tuple(evaluated_with)))
 
-    def _manifest(self, files: Mapping[str, FileFacts], now: float, evaluated_with: tuple[str, ...]) -> Manifest:
+    def _manifest(
+        self, files: Mapping[str, FileFacts], now: float, evaluated_with: tuple[str, ...]
+    ) -> Manifest:
         return Manifest(
             id="",
             tenant=tenant_name(self._tenant),

@@ -27,7 +27,9 @@ class JobDatasets:
         """See `training.ports.Datasets`. Reading and writing happen in a thread of their own."""
         held = job.validation_file
         if held and is_dataset_id(held):
-            raise BadDataset((f"{held} is a dataset, which holds users out by itself; validate by a file, or by none",))
+            raise BadDataset(
+                (f"{held} is a dataset, which holds users out by itself; validate by a file, or by none",)
+            )
         evaluation = await self._upload(job.tenant, held) if held else None
         if is_dataset_id(job.training_file):
             dataset = self._dataset(job.tenant, job.training_file)

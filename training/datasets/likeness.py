@@ -20,7 +20,9 @@ _MAX_TOKENS = 20_000
 _LEAST_SHINGLES = 8
 """Texts with fewer are too short to be called alike by them; equal ones are found as such."""
 
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 _hash = xxhash.xxh3_64_intdigest
 
 
@@ -42,7 +44,9 @@ def alike(one: Iterable[int], other: Iterable[int]) -> float:
     """The estimated Jaccard similarity of two sketched texts, 0..1."""
     first, second = set(one), set(other)
     smallest = sorted(first | second)[:K]
-    return sum(hashed in first and hashed in second for hashed in smallest) / len(smallest) if smallest else 0.0
+    return (
+        sum(hashed in first and hashed in second for hashed in smallest) / len(smallest) if smallest else 0.0
+    )
 
 
 class Seen:

@@ -140,7 +140,9 @@ def _is_ip(text: str) -> bool:
     return not (address.is_loopback or address.is_unspecified)
 
 
-def _if(pattern: re.Pattern[str], kind: Kind, test: Callable[[str], bool] | None = None) -> Callable[[str], str]:
+def _if(
+    pattern: re.Pattern[str], kind: Kind, test: Callable[[str], bool] | None = None
+) -> Callable[[str], str]:
     name = f"[{kind}]"
     if test is None:
         return lambda text: pattern.sub(name, text)

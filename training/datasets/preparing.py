@@ -61,7 +61,9 @@ def prepare_upload(
         tested = _write(evaluation, folder / FILES[names[1]], rules, is_apart=is_apart, into=held)
     written = _write(train, folder / FILES[names[0]], rules, is_apart=is_apart, without=held)
     if not written.rows:
-        raise BadDataset((f"{train.name}: nothing is left to train on: all of it is in the validation file, too",))
+        raise BadDataset(
+            (f"{train.name}: nothing is left to train on: all of it is in the validation file, too",)
+        )
     return _prepared(folder, names, written, tested, is_apart=is_apart)
 
 
@@ -92,7 +94,9 @@ def prepare_exported(
         tested = _Written(rows[1], 0, ())
     form = manifest.rules.form
     if evaluation is not None and form != "sharegpt":
-        raise BadDataset((f"{dataset.name} is in Alpaca's form: export it as sharegpt to use a validation file",))
+        raise BadDataset(
+            (f"{dataset.name} is in Alpaca's form: export it as sharegpt to use a validation file",)
+        )
     prepared = _prepared(folder, names, written, tested, is_apart=manifest.mask_history)
     if form != "sharegpt":
         named = [name for name, one in zip(names, (written, tested), strict=True) if one is not None]
@@ -129,6 +133,7 @@ def _write(  # noqa: PLR0913 - where from, where to, and what of it
     without: Evaluation | None = None,
 ) -> _Written:
     """The second reading: every record as rows. What shares text with the evaluation is left out and said."""
+    path.unlink(missing_ok=True)  # an earlier attempt may have linked something else there
     file, lengths, shared = RowFile(path), Lengths(), list[int]()
     checked = Checked(upload.path, rules, name=upload.name)
     try:

@@ -7,7 +7,7 @@ that are no JSON. Never more than one record is in memory.
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _BOMS = (
 )
 _STRUCTURE = re.compile(rb'["\\\[\]{},]')
 _SPACE = b" \t\r\n"
+_Raw = tuple[int, bytes | str]
+"""A record's number and its bytes, or why it is none."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -48,7 +50,11 @@ def records(path: Path) -> Iterator[Record]:
             return
     if start.startswith(codecs.BOM_UTF8):
         start, mends = start[3:], ("byte_order_mark_removed",)
-    raws = _elements(path, len(mends) * 3) if start.lstrip(_SPACE).startswith(b"[") else _lines(path, len(mends) * 3)
+    raws = (
+        _elements(path, len(mends) * 3)
+        if start.lstrip(_SPACE).startswith(b"[")
+        else _lines(path, len(mends) * 3)
+    )
     for number, raw in raws:
         found = True
         yield _record(number, raw, mends)
@@ -98,7 +104,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _lines(path: Path, skip: int) -> Iterator[tuple[int, bytes | str]]:
+def _lines(path: Path, skip: int) -> Iterator[_Raw]:
     """The lines that are not empty. One that is too long is named, and what follows it is not read."""
     with path.open("rb") as file:
         file.seek(skip)
@@ -112,7 +118,7 @@ def _lines(path: Path, skip: int) -> Iterator[tuple[int, bytes | str]]:
                 yield number, line
 
 
-def _elements(path: Path, skip: int) -> Iterator[tuple[int, bytes | str]]:
+def _elements(path: Path, skip: int) -> Iterator[_Raw]:
     """The elements of one JSON array, found by brackets and quotes; what is in them is for the parser to judge."""
     splitter = _Splitter()
     with path.open("rb") as file:
@@ -138,7 +144,7 @@ class _Splitter:
         self._escaped = -1
         self._offset = 0
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | str]]:
+    def feed(self, chunk: bytes) -> Iterator[_Raw]:
         """The elements that end in this piece of the file."""
         start = 0
         for found in _STRUCTURE.finditer(chunk):
@@ -156,7 +162,7 @@ class _Splitter:
         yield from self._rest(chunk, start)
         self._offset += len(chunk)
 
-    def _rest(self, chunk: bytes, start: int) -> Iterator[tuple[int, bytes | str]]:
+    def _rest(self, chunk: bytes, start: int) -> Iterator[_Raw]:
         if self.ended:
             if chunk[start:].strip(_SPACE):
                 self.is_over = True
@@ -167,7 +173,7 @@ class _Splitter:
             self.is_over = self.ended = True
             yield self.count + 1, f"it is longer than {MAX_RECORD_BYTES // 2**20} MiB"
 
-    def _sign(self, sign: bytes, chunk: bytes, start: int, at: int) -> Iterator[tuple[int, bytes | str]]:
+    def _sign(self, sign: bytes, chunk: bytes, start: int, at: int) -> Generator[_Raw, None, int]:
         """What a sign outside of texts does; returns where the element at hand begins."""
         if sign == b'"':
             self._in_text = True
@@ -186,7 +192,7 @@ class _Splitter:
             return at + 1
         return start
 
-    def _element(self, end: bytes, *, is_last: bool) -> Iterator[tuple[int, bytes | str]]:
+    def _element(self, end: bytes, *, is_last: bool) -> Iterator[_Raw]:
         element = bytes(self._held) + end
         self._held.clear()
         if is_last and not element.strip(_SPACE):

@@ -24,7 +24,7 @@ _VERSION = 1
 
 async def stored_ids(store: ConversationStore, tenant: str) -> list[str]:
     """All conversations of a tenant, in an order of their own, so that the same store gives the same dataset."""
-    ids = set()
+    ids = set[str]()
     async for some in store.census():
         ids.update(one.key.id for one in some if one.key.tenant == tenant)
     return sorted(ids)
@@ -35,7 +35,8 @@ async def stored_talks(store: ConversationStore, tenant: str, ids: list[str]) ->
     for at in range(0, len(ids), _AT_ONCE):
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_stored(store, ConversationKey(tenant, one))) for one in ids[at : at + _AT_ONCE]
+                group.create_task(_stored(store, ConversationKey(tenant, one)))
+                for one in ids[at : at + _AT_ONCE]
             ]
         for task in tasks:
             yield task.result()
@@ -60,11 +61,18 @@ async def _stored(store: ConversationStore, key: ConversationKey) -> Talk | None
 
 
 async def _ratings(store: ConversationStore, key: ConversationKey, rows: list[Branch]) -> Mapping[str, bytes]:
-    items = [item.id for first, turns in rows for at, turn in enumerate(turns, first) for item in items_of(turn, at)]
+    items = [
+        item.id
+        for first, turns in rows
+        for at, turn in enumerate(turns, first)
+        for item in items_of(turn, at)
+    ]
     known: dict[str, bytes] = {}
     for at in range(0, len(items), _RATINGS_AT_ONCE):
         some = items[at : at + _RATINGS_AT_ONCE]
-        known |= {item: rating for item, rating in zip(some, await store.ratings(key, some), strict=True) if rating}
+        known |= {
+            item: rating for item, rating in zip(some, await store.ratings(key, some), strict=True) if rating
+        }
     return known
 
 
@@ -123,7 +131,9 @@ def exported_talks(path: Path, on_bytes: Callable[[int], None]) -> Iterator[Talk
             if head is not None:
                 yield _talk(head, turns, branches, ratings)
             if one.version > _VERSION:
-                raise BadDataset((f"{path.name}, line {number}: version {one.version} is newer than this program",))
+                raise BadDataset(
+                    (f"{path.name}, line {number}: version {one.version} is newer than this program",)
+                )
             head, turns, branches, ratings = one, [], {}, {}
             continue
         if head is None or one.turn != _next(one, turns, branches):
@@ -193,7 +203,9 @@ def _talk(
         epoch=head.epoch,
         turn_count=len(turns),
         cut=head.cut,
-        memories=tuple(Memory(one.covers_to, one.version, one.summary, one.facts, one.at) for one in head.memories),
+        memories=tuple(
+            Memory(one.covers_to, one.version, one.summary, one.facts, one.at) for one in head.memories
+        ),
         shows=head.shows,
         metadata=bytes(head.metadata),
     )

@@ -113,7 +113,10 @@ class Reading:
         if question_of(active)[1] != question_of(other)[1] or other.status != "complete":
             return None
         ours, theirs = self._cleaner.spoken(active.messages[-1]), self._cleaner.spoken(other.messages[-1])
-        if any(one.calls or one.reason or not one.line.text.strip() or not one.line.is_model for one in (ours, theirs)):
+        if any(
+            one.calls or one.reason or not one.line.text.strip() or not one.line.is_model
+            for one in (ours, theirs)
+        ):
             return None
         better = _preferred(
             verdict(active, at, self._talk.ratings), verdict(other, at, self._talk.ratings), self._rules.pairs

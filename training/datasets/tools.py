@@ -18,7 +18,9 @@ def tools_text(tools: Any, cleaner: Cleaner) -> str:
         try:
             tools = msgspec.json.decode(tools)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            raise BadRecord("tools is no JSON: it must be a list of tools, or such a list as a text") from None
+            raise BadRecord(
+                "tools is no JSON: it must be a list of tools, or such a list as a text"
+            ) from None
     if not tools:
         return ""
     if not isinstance(tools, list):
