@@ -70,9 +70,9 @@ async def _gather(order: Order, gathering: Gathering, bar: "_Bar") -> None:
     async with opened(order.redis) as place:
         ids = await stored_ids(place.store, order.tenant)
         bar.begins(len(ids))
-        async for talk in stored_talks(place.store, order.tenant, ids):
-            if talk is not None:
-                gathering.take(talk)
+        async for found in stored_talks(place.store, order.tenant, ids):
+            if found is not None:
+                gathering.take(found)
             bar.moved(1)
             bar.says(f"{gathering.examples} examples")
 

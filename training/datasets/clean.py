@@ -18,7 +18,7 @@ _CACHED = 512
 """Personas, which many conversations share, are cleaned once."""
 
 
-class Cleaned(msgspec.Struct, frozen=True):
+class Cleaned(msgspec.Struct, frozen=True, gc=False):
     """A text, and what it had in it."""
 
     text: str
@@ -34,7 +34,7 @@ class _Stored(msgspec.Struct):
     function_call: dict[str, Any] | None = None
 
 
-class Spoken(msgspec.Struct, frozen=True):
+class Spoken(msgspec.Struct, frozen=True, gc=False):
     """A stored message as a line; `reason`: why it cannot be trained on, as an answer or in front of one."""
 
     line: Line
@@ -67,7 +67,8 @@ class Cleaner:
         if mends or broken:
             mends += broken
             self.mends.update(mends)
-        self.personal.update(found)
+        if found:
+            self.personal.update(found)
         return Cleaned(clean, mends, found, wrong)
 
     def persona(self, message: bytes) -> Cleaned:

@@ -20,7 +20,7 @@ _MODEL = frozenset({"assistant", "function"})
 _encode = msgspec.json.encode
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One message: who, what, and both as the JSON of a row."""
 
     role: Role
@@ -33,7 +33,7 @@ class Line(msgspec.Struct, frozen=True):
         return self.role in _MODEL
 
 
-class Example(msgspec.Struct, frozen=True):
+class Example(msgspec.Struct, frozen=True, gc=False):
     """A prompt and its answer: `lines` in order, the last one is what counts.
 
     With `counts_all`, every answer in it counts.

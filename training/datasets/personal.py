@@ -34,6 +34,7 @@ _SECRET = re.compile(
 )
 _NAMED_MARKS = ("key", "secret", "token", "passw", "pwd", "bearer", "密码", "口令")
 _LONG_LENGTH = 32
+_SHORTEST_SECRET = 15
 _NAMED = re.compile(
     r"(?i)((?:\b(?:api[_-]?key|secret[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd)\b[\"']?\s{0,3}[:=]"
     r"|\bbearer\b|\bpassword is\b|(?:密码|口令)(?:是|为|[:：=]))\s{0,3}[\"']?)([^\s\"',;，。；]{6,200})"
@@ -99,11 +100,14 @@ def _may_be_secret(text: str) -> bool:
     for mark in _NAMED_MARKS:
         if mark in lowered:
             return True
+    # Nothing of the rest has a space in it; far quicker than to look for each of them.
+    longest = max(map(len, text.split()), default=0)
+    if longest < _SHORTEST_SECRET:
+        return False
     for mark in _SECRET_MARKS:
         if mark in text:
             return True
-    # Where there is no word so long, nothing of that length is in it; far quicker than to look for it.
-    return max(map(len, text.split()), default=0) >= _LONG_LENGTH and _LONG.search(text) is not None
+    return longest >= _LONG_LENGTH and _LONG.search(text) is not None
 
 
 def _secrets(text: str) -> str:

@@ -19,13 +19,13 @@ from training.datasets.lengths import estimated
 from training.datasets.lines import Example, Line, Pair, ordered
 from training.datasets.rules import DatasetRules
 from training.datasets.served import Certainty, Shown, shown_prompts
-from training.datasets.talk import Talk, verdict
+from training.datasets.talk import Talk, rated_turns, verdict
 
 _JSON_BYTES = 34
 """Of a line's JSON, what is no text."""
 
 
-class Served(msgspec.Struct, frozen=True):
+class Served(msgspec.Struct, frozen=True, gc=False):
     """An answer that counts. `prompt_tokens`: as the engine counted them, else estimated."""
 
     turn: int
@@ -45,7 +45,7 @@ class Preferred(msgspec.Struct, frozen=True):
     has_personal: bool
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _Said(msgspec.Struct, frozen=True, gc=False):
     """A turn as lines."""
 
     spoken: tuple[Spoken, ...]
@@ -64,6 +64,7 @@ class Reading:
         self._talk = talk
         self._rules = rules
         self._cleaner = cleaner
+        self._rated = rated_turns(talk.ratings)
         self._said = [self._turn(turn, at) for at, turn in enumerate(talk.turns)]
         self._shown = tuple(shown_prompts(talk.conversation, talk.turns, rules.window))
         self._system: tuple[Memory | None, Cleaned] | None = None
@@ -118,9 +119,7 @@ class Reading:
             for one in (ours, theirs)
         ):
             return None
-        better = _preferred(
-            verdict(active, at, self._talk.ratings), verdict(other, at, self._talk.ratings), self._rules.pairs
-        )
+        better = _preferred(self._verdict(active, at), self._verdict(other, at), self._rules.pairs)
         if not better or ours.line.text == theirs.line.text:
             return None
         is_active, by = better
@@ -170,6 +169,9 @@ class Reading:
             tailed = tuple(map(self._cleaner.spoken, turn.messages))
         return _Said(spoken, tailed, self._reason(turn, at, spoken))
 
+    def _verdict(self, turn: Turn, at: int) -> str:
+        return verdict(turn, at, self._talk.ratings) if at in self._rated else ""
+
     def _reason(self, turn: Turn, at: int, spoken: Sequence[Spoken]) -> str:
         if not spoken or not spoken[-1].line.is_model:
             return "incomplete" if turn.status != "complete" else "no_model_answer"
@@ -184,7 +186,7 @@ class Reading:
             return "no_model_answer"
         if broken := next((one.reason for one in spoken if one.reason), ""):
             return broken
-        said = verdict(turn, at, self._talk.ratings)
+        said = self._verdict(turn, at)
         if said == "down":
             return "rated_down"
         return "not_liked" if self._rules.only_liked and said != "up" else ""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from history.conversation import Conversation, Turn
-from history.items import items_of
+from history.items import items_of, read_id
 from history.ports import Branch
 
 CONSENT = "training_consent"
@@ -51,6 +51,12 @@ def verdict(turn: Turn, index: int, ratings: Mapping[str, bytes]) -> str:
         return ""
     said = [_said(ratings[item.id]) for item in items_of(turn, index) if item.id in ratings]
     return "down" if "down" in said else "up" if "up" in said else ""
+
+
+def rated_turns(ratings: Mapping[str, bytes]) -> frozenset[int]:
+    """At which turns something was rated; most have nothing, and need not be looked at."""
+    places = map(read_id, ratings)
+    return frozenset(place.turn for place in places if place is not None)
 
 
 def _said(rating: bytes) -> str:
