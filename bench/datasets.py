@@ -77,7 +77,7 @@ def dialogue(number: int, turns: int) -> list[Turn]:
 def export_lines(conversations: int, turns: int) -> Iterator[bytes]:
     """The lines of `friendo conversations export` for all of them."""
     for number in range(conversations):
-        made, dice = dialogue(number, turns), random.Random(-number)
+        made, dice = dialogue(number, turns), random.Random(10**9 + number)
         conversation = Conversation(
             user=f"user-{number // 3}", persona=_PERSONA, metadata=_METADATA, turn_count=len(made)
         )

@@ -45,7 +45,9 @@ _ID_CARD = re.compile(
     r"(?<![0-9])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx]"
     r"(?![0-9A-Za-z])"
 )
-_CARD = re.compile(r"(?<![0-9])(?:[0-9][ -]?){12,18}[0-9](?![0-9])")
+_CARD = re.compile(r"(?<![0-9A-Za-z+])(?:[0-9][ -]?){12,30}[0-9](?![0-9])")
+_GROUP = re.compile(r"[0-9]+[ -]?")
+_CARD_DIGITS = (13, 19)
 _PHONE = re.compile(
     r"(?<![0-9A-Za-z])(?:"
     r"(?:(?:\+|00)?86[ -]?)?1[3-9][0-9][ -]?[0-9]{4}[ -]?[0-9]{4}"  # Chinese mobile
@@ -128,11 +130,28 @@ def _is_id_card(text: str) -> bool:
     return "10X98765432"[total % 11] == text[17].upper()
 
 
+def _cards(text: str) -> str:
+    return _CARD.sub(_card, text)
+
+
+def _card(found: re.Match[str]) -> str:
+    """The numbers of a row of digits without the card's among them, wherever it stands."""
+    groups = _GROUP.findall(found[0])
+    for start in range(len(groups)):
+        for stop in range(len(groups), start, -1):
+            if _is_card("".join(groups[start:stop])):
+                kept = ("".join(groups[:start]), "".join(groups[stop:]))
+                parted = groups[stop - 1][-1] if groups[stop - 1][-1] in " -" else ""
+                return f"{kept[0]}[card]{parted}{kept[1]}"
+    return found[0]
+
+
 def _is_card(text: str) -> bool:
     """Luhn: from the right, every second digit doubled; the sum of all digits ends in 0."""
     digits = [int(one) for one in reversed(text) if one.isdigit()]
-    total = sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return total % 10 == 0 and len(set(digits)) > 1
+    if not _CARD_DIGITS[0] <= len(digits) <= _CARD_DIGITS[1] or len(set(digits)) == 1:
+        return False
+    return (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10 == 0
 
 
 def _is_ip(text: str) -> bool:
@@ -141,7 +160,8 @@ def _is_ip(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return not (address.is_loopback or address.is_unspecified)
+    is_whole = address.version == 4 or (text.count(":") > 2 and any(map(str.isdigit, text)))  # not `a::b`
+    return is_whole and not (address.is_loopback or address.is_unspecified)
 
 
 def _if(
@@ -164,7 +184,7 @@ _REDACT: dict[Kind, Callable[[str], str]] = {
     "secret": _secrets,
     "email": _if(_EMAIL, "email"),
     "id_card": _if(_ID_CARD, "id_card", _is_id_card),
-    "card": _if(_CARD, "card", _is_card),
+    "card": _cards,
     "phone": _if(_PHONE, "phone"),
     "ip": _ips,
 }
