@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from bench.store_round_trip import valkey
 from history.conversation import Conversation, ConversationKey, Reply, Turn
@@ -126,7 +127,7 @@ def from_file(path: Path, out: Path, form: Form) -> None:
 
 def from_store(url: str, out: Path, form: Form) -> None:
     """Export what is in the store, and say what it cost."""
-    asyncio.run(_from_store(url, out, form))
+    uvloop.run(_from_store(url, out, form))
 
 
 async def _from_store(url: str, out: Path, form: Form) -> None:

@@ -4,7 +4,6 @@ It talks to the store directly, by the settings of `friendo serve`, and only rea
 goes to standard output alone; everything else goes beside it.
 """
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +61,8 @@ def export(  # noqa: PLR0913 - each is an option of the command
     Each answer is one example with its prompt as it was served. Prints the dataset's folder; its name is the id
     that a job's training file may be.
     """
+    import uvloop
+
     from gateway.cli.datasets_export import Order, exported, rules_of
 
     if file is not None and redis is not None:
@@ -80,7 +81,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
         order = Order(
             tenant=tenant, redis=redis, file=file, out=out, without=tuple(without or ()), rules=rules
         )
-        folder, examples = asyncio.run(exported(order))
+        folder, examples = uvloop.run(exported(order))
         print(folder)
         if not examples:
             print("No example is in it; the table says why.", file=sys.stderr)

@@ -29,6 +29,8 @@ TOKEN = "Zx9" + "aB3dE6" * 6
         ("at 203.0.113.7 now", "at [ip] now"),
         ("2001:db8::8a2e:370:7334", "[ip]"),
         ("key sk-abcdEFGH1234ijklMNOP", "key [secret]"),
+        ("AKIAIOSFODNNEXAMPLEQ", "[secret]"),
+        ("the password is swordfish", "the password is [secret]"),
         ("ghp_0123456789abcdefghijABCDEFGHIJ", "[secret]"),
         ("AKIAIOSFODNN7EXAMPLE", "[secret]"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcDEF123", "[secret]"),

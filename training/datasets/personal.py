@@ -13,6 +13,9 @@ Kind = Literal["private_key", "credentials", "secret", "email", "id_card", "card
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _FULL_WIDTH = {0xFF10 + at: str(at) for at in range(10)} | {0xFF20: "@", 0xFF0E: "."}
+_PLAIN = re.compile(r"[A-Za-z ,.;'\"!?*~\n]*")
+"""Words without a digit and without the signs that every kind but the next ones has."""
+_PLAIN_SECRETS = ("bearer", "password is", "akia", "asia", "aiza", "eyj")
 _HAS_FULL_WIDTH = re.compile(r"[\uff10-\uff19\uff20\uff0e]")
 _DIGITS = re.compile(r"[0-9][0-9 .()-]{5}")
 _LONG = re.compile(r"[A-Za-z0-9+/_=-]{32}")
@@ -40,7 +43,7 @@ _NAMED = re.compile(
     r"|\bbearer\b|\bpassword is\b|(?:密码|口令)(?:是|为|[:：=]))\s{0,3}[\"']?)([^\s\"',;，。；]{6,200})"
 )
 _RANDOM = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{32,512}(?![A-Za-z0-9+/_=-])")
-_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}")
+_EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}")
 _ID_CARD = re.compile(
     r"(?<![0-9])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx]"
     r"(?![0-9A-Za-z])"
@@ -66,6 +69,8 @@ def redacted(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, tuple[Kin
 
     Full-width digits and signs are read as their ASCII forms.
     """
+    if _PLAIN.fullmatch(text) and not _is_named(text):
+        return text, ()
     plain = text.translate(_FULL_WIDTH) if not text.isascii() and _HAS_FULL_WIDTH.search(text) else text
     found: list[Kind] = []
     for kind in _marked(plain):
@@ -76,6 +81,14 @@ def redacted(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, tuple[Kin
             found.append(kind)
             plain = changed
     return (plain, tuple(found)) if found else (text, ())
+
+
+def _is_named(text: str) -> bool:
+    lowered = text.lower()
+    for mark in _PLAIN_SECRETS:
+        if mark in lowered:
+            return True
+    return False
 
 
 def _marked(text: str) -> list[Kind]:

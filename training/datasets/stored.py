@@ -182,7 +182,7 @@ class Reading:
         if not spoken[-1].line.text.strip():
             return "empty_answer"
         # What stands before a first message was written by who made the character, unless a model was asked.
-        if all(one.line.is_model for one in spoken) and not turn.reply.model:
+        if not turn.reply.model and all(one.line.is_model for one in spoken):
             return "no_model_answer"
         if broken := next((one.reason for one in spoken if one.reason), ""):
             return broken
