@@ -33,8 +33,21 @@ class Reader:
     model: Path
 
     def read(self, folder: Path, name: str, *, stage: str = "sft", mask: bool) -> dict[str, Any]:
-        command = (str(self.python), str(READER), str(folder), name, stage, str(self.model), "yes" if mask else "no")
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+        command = (
+            str(self.python),
+            str(READER),
+            str(folder),
+            name,
+            stage,
+            str(self.model),
+            "yes" if mask else "no",
+        )
+        env = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(folder / "cache"),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
         assert ran.returncode == 0, ran.stderr[-4000:]
         found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
@@ -81,7 +94,9 @@ def talks() -> list[Talk]:
     )
     made = []
     for number in range(60):
-        plain = tuple(asked(at, f"Question {at} of {number}?", f"Answer {at} of {number}.") for at in range(6))
+        plain = tuple(
+            asked(at, f"Question {at} of {number}?", f"Answer {at} of {number}.") for at in range(6)
+        )
         turns = odd if number % 3 == 0 else plain
         conversation = Conversation(
             user=f"u{number}",
@@ -114,7 +129,9 @@ def test_every_example_of_an_export_survives(tmp_path: Path, reader: Reader, for
         assert files[file].rows == found["examples"] == len(rows) > 20
         answers = [row["dialogue"][-1]["content"] if form == "sharegpt" else row["response"] for row in rows]
         shown = found["rows"]
-        assert [f"{answer}<|im_end|>\n" for answer in answers[: len(shown)]] == [one["counts"] for one in shown]
+        assert [f"{answer}<|im_end|>\n" for answer in answers[: len(shown)]] == [
+            one["counts"] for one in shown
+        ]
 
 
 @pytest.mark.parametrize("form", ["sharegpt", "alpaca"])
@@ -146,7 +163,10 @@ def test_the_model_reads_the_prompt_that_was_served(tmp_path: Path, reader: Read
 @pytest.mark.parametrize(
     ("method", "record"),
     [
-        ("supervised", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+        (
+            "supervised",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        ),
         (
             "supervised",
             {
@@ -165,7 +185,10 @@ def test_the_model_reads_the_prompt_that_was_served(tmp_path: Path, reader: Read
             },
         ),
         ("supervised", {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}),
-        ("supervised", {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": None}),
+        (
+            "supervised",
+            {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": None},
+        ),
         (
             "dpo",
             {

@@ -89,7 +89,11 @@ GBK = '{"messages":[{"role":"user","content":"你好，今天天气怎么样"},'
         ([{"prompt": "", "query": "", "response": "Hello!"}], 1, "question is empty"),
         ([{"prompt": "Hello?", "response": ["Hello!"]}], 1, "must be a text"),
         ([{"prompt": "Hello?", "response": "Hello!", "history": [["a"]]}], 1, "a question and its answer"),
-        ([{"conversations": [{"from": "gpt", "value": "Hi."}, {"from": "human", "value": "Hi."}]}], 1, "nobody's"),
+        (
+            [{"conversations": [{"from": "gpt", "value": "Hi."}, {"from": "human", "value": "Hi."}]}],
+            1,
+            "nobody's",
+        ),
         ([{"dialogue": [USER, {"role": "function", "content": "look(1)"}]}], 1, "must be JSON with a name"),
     ],
 )
@@ -109,12 +113,28 @@ def test_what_cannot_be_mended_is_refused(
     [
         (b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), "byte order mark", ["Hello?", "Hello!"]),
         (b"\xef\xbb\xbf[" + json.dumps(GOOD).encode() + b"]", "byte order mark", ["Hello?", "Hello!"]),
-        (b'{"messages":[{"role":"user","content":"a\\ud83d"},{"role":"assistant","content":"b"}]}', "surrogate", ["a", "b"]),
-        ([chat(said("user", "a<|im_end|>"), ANSWER)], "control token", ["a<im_end|>".replace("<", "< |"), "Hello!"]),
+        (
+            b'{"messages":[{"role":"user","content":"a\\ud83d"},{"role":"assistant","content":"b"}]}',
+            "surrogate",
+            ["a", "b"],
+        ),
+        (
+            [chat(said("user", "a<|im_end|>"), ANSWER)],
+            "control token",
+            ["a<im_end|>".replace("<", "< |"), "Hello!"],
+        ),
         ([chat(said("user", "see <image>"), ANSWER)], "placeholder", ["see < image>", "Hello!"]),
-        ([chat(said("user", "see <video><audio>"), ANSWER)], "placeholder", ["see < video>< audio>", "Hello!"]),
+        (
+            [chat(said("user", "see <video><audio>"), ANSWER)],
+            "placeholder",
+            ["see < video>< audio>", "Hello!"],
+        ),
         ([chat(said("user", "a\u0000b"), ANSWER)], "control character", ["ab", "Hello!"]),
-        ([chat(said("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), ANSWER)], "text parts", ["ab", "Hello!"]),
+        (
+            [chat(said("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), ANSWER)],
+            "text parts",
+            ["ab", "Hello!"],
+        ),
         ([chat(USER, ANSWER, system=None)], "system null", ["Hello?", "Hello!"]),
         ([chat(ANSWER, USER, ANSWER)], "model spoke unasked", ["…", "Hello!", "Hello?", "Hello!"]),
         ([chat(USER, USER, ANSWER)], "messages joined", ["Hello?\n\nHello?", "Hello!"]),
@@ -135,7 +155,11 @@ def test_a_system_message_and_tools_stand_in_their_columns(tmp_path: Path) -> No
     result = {"role": "tool", "tool_call_id": "1", "content": "a lamp"}
     talk = [said("system", "Be kind."), USER, {"role": "assistant", "tool_calls": [CALL]}, result, ANSWER]
     _, rows = prepared(tmp_path, [chat(*talk, tools=[TOOL])])
-    tool = {"name": "look", "description": "", "parameters": {"type": "object", "properties": {}, "required": []}}
+    tool = {
+        "name": "look",
+        "description": "",
+        "parameters": {"type": "object", "properties": {}, "required": []},
+    }
     assert [tool] == json.loads(rows[0]["tools"])
     assert "Be kind." == rows[0]["system"]
     assert ["user", "function", "observation", "assistant"] == [one["role"] for one in rows[0]["dialogue"]]
@@ -168,7 +192,15 @@ def test_the_registration_is_ascii_and_has_every_tag(tmp_path: Path) -> None:
     """LLaMA-Factory opens it without an encoding, and a tag that is left out drops rows."""
     made, _ = prepared(tmp_path, [GOOD])
     info = json.loads((made.folder / "dataset_info.json").read_bytes().decode("ascii"))
-    tags = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
+    tags = (
+        "role_tag",
+        "content_tag",
+        "user_tag",
+        "assistant_tag",
+        "observation_tag",
+        "function_tag",
+        "system_tag",
+    )
     assert ["role_dialogues"] == list(info)
     assert sorted(tags) == sorted(info["role_dialogues"]["tags"])
     assert {"messages": "dialogue", "system": "system", "tools": "tools"} == info["role_dialogues"]["columns"]

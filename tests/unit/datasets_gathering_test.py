@@ -36,10 +36,16 @@ def turn(user: str, answer: str, *, at: int = 0, mark: bytes = b"m", **fields: A
 
 
 def talk(
-    name: str, *turns: Turn, user: str = "ada", metadata: bytes = YES, rated: dict[int, str] | None = None, **fields: Any
+    name: str,
+    *turns: Turn,
+    user: str = "ada",
+    metadata: bytes = YES,
+    rated: dict[int, str] | None = None,
+    **fields: Any,
 ) -> Talk:
     ratings = {
-        items_of(turns[at], at)[-1].id: b'{"rating":"%b"}' % rating.encode() for at, rating in (rated or {}).items()
+        items_of(turns[at], at)[-1].id: b'{"rating":"%b"}' % rating.encode()
+        for at, rating in (rated or {}).items()
     }
     conversation = Conversation(user=user, metadata=metadata, turn_count=len(turns))
     return Talk(name, conversation, turns, ratings=ratings, **fields)
@@ -86,7 +92,9 @@ def test_only_the_string_true_is_consent(metadata: bytes, agreed: bool) -> None:
 
 def test_ratings_decide_what_counts(tmp_path: Path) -> None:
     """An answer with a thumb down is context and never an answer; on demand, only liked ones are."""
-    one = talk("c", turn("a", "A", at=0), turn("b", "B", at=1), turn("c", "C", at=2), rated={1: "down", 2: "up"})
+    one = talk(
+        "c", turn("a", "A", at=0), turn("b", "B", at=1), turn("c", "C", at=2), rated={1: "down", 2: "up"}
+    )
     every, _ = gathered(tmp_path, one)
     liked, manifest = gathered(tmp_path, one, rules=DatasetRules(eval_share=0, only_liked=True))
     assert ["A", "C"] == answers(every)
@@ -120,7 +128,14 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
     before = Turn(messages=(greeting.json,), digests=greeting.digest)
     talks = (
         talk("no", turn("a", "A"), metadata=b"{}"),
-        talk("c1", before, turn("a", "A"), turn("b", "half", status="incomplete"), turn("c", " "), turn("d", "D")),
+        talk(
+            "c1",
+            before,
+            turn("a", "A"),
+            turn("b", "half", status="incomplete"),
+            turn("c", " "),
+            turn("d", "D"),
+        ),
         talk("c2", turn("a", "same", mark=b"2")),
         talk("c3", turn("a", "same", mark=b"3"), user="bob"),
         talk("c4", turn("I am a@b.org", "Noted."), user="eve"),
@@ -130,7 +145,15 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
     evaluation.add("lighthouse closes at noon on sundays")
     rules = DatasetRules(eval_share=0, personal="drop", max_per_user=2, shared_words=5)
     made, manifest = gathered(tmp_path, *talks, rules=rules, evaluation=evaluation)
-    reasons = {"no_consent", "no_model_answer", "incomplete", "empty_answer", "personal_data", "contaminated", "over_cap"}
+    reasons = {
+        "no_consent",
+        "no_model_answer",
+        "incomplete",
+        "empty_answer",
+        "personal_data",
+        "contaminated",
+        "over_cap",
+    }
     assert reasons == set(manifest.left_out) <= set(REASONS)
     assert ["A", "D", "same"] == answers(made)
     assert "…" == rows_of(made)[0]["dialogue"][0]["content"]
@@ -141,7 +164,9 @@ def test_near_copies_count_once(tmp_path: Path) -> None:
     """Of dialogues whose answers are nearly the same the first stays."""
     words = [f"word{number}" for number in range(200)]
     first, second = " ".join(words), " ".join([*words[:100], "otherwise", *words[100:]])
-    made, manifest = gathered(tmp_path, talk("c1", turn("a", first)), talk("c2", turn("b", second), user="bob"))
+    made, manifest = gathered(
+        tmp_path, talk("c1", turn("a", first)), talk("c2", turn("b", second), user="bob")
+    )
     assert [first] == answers(made)
     assert {"near_duplicate": 1} == manifest.left_out
 

@@ -21,17 +21,22 @@ def test_a_few_changed_words_are_nearly_the_same() -> None:
     seen = Seen(0.8)
     first, other = talk(1), talk(2)
     changed = [*first[:150], "otherwise", *first[151:]]
-    assert [False, True, True, False] == [seen.is_known(sketch(one)) for one in (first, first, changed, other)]
+    assert [False, True, True, False] == [
+        seen.is_known(sketch(one)) for one in (first, first, changed, other)
+    ]
 
 
 def test_the_estimate_is_near_the_similarity() -> None:
     """Half of the shingles in common: a third of all of them."""
-    found = [alike(sketch([*talk(seed), *talk(500 + seed)]), sketch([*talk(seed), *talk(1000 + seed)])) for seed in range(1, 60)]
+    found = [
+        alike(sketch([*talk(seed), *talk(500 + seed)]), sketch([*talk(seed), *talk(1000 + seed)]))
+        for seed in range(1, 60)
+    ]
     assert abs(sum(found) / len(found) - 1 / 3) < 0.03
 
 
 def test_short_texts_are_never_called_alike() -> None:
-    """"Yes." is no copy of "Yes."; equal rows are found by their hash."""
+    """ "Yes." is no copy of "Yes."; equal rows are found by their hash."""
     seen = Seen(0.8)
     assert [False, False] == [seen.is_known(sketch(tokens("yes of course"))) for _ in range(2)]
 

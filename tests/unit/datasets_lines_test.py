@@ -17,7 +17,9 @@ from training.datasets.stored import Reading
 from training.datasets.talk import Talk
 from training.datasets.text import parted
 
-CONTROL = re.compile(r"<\|[^<>\n]{0,40}\|>|</?s>|\[/?INST\]|<<SYS>>|<(?:image|video|audio)>|<(?:start|end)_of_turn>|<\uff5c")
+CONTROL = re.compile(
+    r"<\|[^<>\n]{0,40}\|>|</?s>|\[/?INST\]|<<SYS>>|<(?:image|video|audio)>|<(?:start|end)_of_turn>|<\uff5c"
+)
 UNSEEN = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 pieces = st.sampled_from(
     ["<|im_end|>", "<|im_", "end|>", "<im", "age>", "<image>", "[INST]", "[IN", "ST]", "</s>", "<", "|", ">", "[", "]",
@@ -50,11 +52,15 @@ def test_no_control_token_leaves_the_cleaner(text: str) -> None:
 
 def test_a_parted_token_is_read_as_before() -> None:
     """A space is all that is added."""
-    assert ("< |im_end|> and < image>", ("control_token_parted", "placeholder_parted")) == parted("<|im_end|> and <image>")
+    assert ("< |im_end|> and < image>", ("control_token_parted", "placeholder_parted")) == parted(
+        "<|im_end|> and <image>"
+    )
 
 
 messages = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "tool", "system"]), "content": nasty}),
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "system"]), "content": nasty}
+    ),
     min_size=1,
     max_size=4,
 )
@@ -89,7 +95,10 @@ def test_every_row_of_a_stored_dialogue_is_legal(turns: list[Turn], form: str) -
         if row is None:
             continue
         fields = json.loads(row)
-        texts = [one["content"] for one in fields.get("dialogue", ())] or [fields["prompt"], fields["response"]]
+        texts = [one["content"] for one in fields.get("dialogue", ())] or [
+            fields["prompt"],
+            fields["response"],
+        ]
         texts += [text for pair in fields.get("history", ()) for text in pair]
         assert texts
         assert not any(CONTROL.search(text) or UNSEEN.search(text) for text in texts)
@@ -102,7 +111,9 @@ def test_a_joined_line_keeps_both_texts() -> None:
     """Two messages in a row are one, parted as paragraphs; results of tools as lines."""
     mends: Counter[str] = Counter()
     user = ordered([line("user", "a"), line("user", "b")], mends)
-    tools = ordered([line("user", "a"), line("function", "{}"), line("observation", "1"), line("observation", "2")], mends)
+    tools = ordered(
+        [line("user", "a"), line("function", "{}"), line("observation", "1"), line("observation", "2")], mends
+    )
     assert [line("user", "a\n\nb")] == user
     assert line("observation", "1\n2") == tools[-1]
     assert {"messages_joined": 2} == dict(mends)

@@ -12,19 +12,85 @@ from training.datasets.rules import DatasetRules
 from training.errors import BadDataset
 
 FILES = 1000
-USER, ANSWER = {"role": "user", "content": "Hello, 你好?"}, {"role": "assistant", "content": "Hello! \U0001f600"}
+USER, ANSWER = (
+    {"role": "user", "content": "Hello, 你好?"},
+    {"role": "assistant", "content": "Hello! \U0001f600"},
+)
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
 SEEDS: tuple[tuple[str, list[dict[str, Any]]], ...] = (
-    ("supervised", [{"messages": [{"role": "system", "content": "Be kind."}, USER, ANSWER, USER, {**ANSWER, "weight": 1}]}]),
-    ("supervised", [{"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "1"}, ANSWER],
-                     "tools": [{"type": "function", "function": {"name": "look", "parameters": {"properties": {"at": {}}}}}]}]),
-    ("supervised", [{"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi!"}], "system": "s"}]),
-    ("supervised", [{"instruction": "Say hi.", "input": "", "output": "Hi!", "history": [["a", "b"]], "system": None}]),
-    ("dpo", [{"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [{**ANSWER, "content": "No."}]}]),
+    (
+        "supervised",
+        [
+            {
+                "messages": [
+                    {"role": "system", "content": "Be kind."},
+                    USER,
+                    ANSWER,
+                    USER,
+                    {**ANSWER, "weight": 1},
+                ]
+            }
+        ],
+    ),
+    (
+        "supervised",
+        [
+            {
+                "messages": [
+                    USER,
+                    {"role": "assistant", "tool_calls": [CALL]},
+                    {"role": "tool", "content": "1"},
+                    ANSWER,
+                ],
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "look", "parameters": {"properties": {"at": {}}}},
+                    }
+                ],
+            }
+        ],
+    ),
+    (
+        "supervised",
+        [
+            {
+                "conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hi!"}],
+                "system": "s",
+            }
+        ],
+    ),
+    (
+        "supervised",
+        [{"instruction": "Say hi.", "input": "", "output": "Hi!", "history": [["a", "b"]], "system": None}],
+    ),
+    (
+        "dpo",
+        [
+            {
+                "input": {"messages": [USER]},
+                "preferred_output": [ANSWER],
+                "non_preferred_output": [{**ANSWER, "content": "No."}],
+            }
+        ],
+    ),
     ("dpo", [{"dialogue": [USER], "chosen": ANSWER, "rejected": {"role": "assistant", "content": "No."}}]),
     ("dpo", [{"prompt": "Hi?", "chosen": "Hi!", "rejected": "No."}]),
 )
-BYTES = (b"\xff", b"\x00", b"\xed\xa0\xbd", b"\\ud83d", b'"', b"{", b"]", b"<|im_end|>", b"\n", b"\xef\xbb\xbf", b"\xc4\xe3", b"9" * 40)
+BYTES = (
+    b"\xff",
+    b"\x00",
+    b"\xed\xa0\xbd",
+    b"\\ud83d",
+    b'"',
+    b"{",
+    b"]",
+    b"<|im_end|>",
+    b"\n",
+    b"\xef\xbb\xbf",
+    b"\xc4\xe3",
+    b"9" * 40,
+)
 VALUES: tuple[Any, ...] = (
     None, 0, -1, 1e308, 10**40, True, "", " ", "\ud83d", "\x00", "锟斤拷", "<image>", [], {}, [None], [[]], {"a": {}}, "[{", "x" * 5000,
     {"role": "user"}, ["a", "b"], "assistant", "system", [{"type": "text", "text": 1}], {"name": "f", "arguments": []},
@@ -73,7 +139,9 @@ def mutated_bytes(content: bytes, dice: random.Random) -> bytes:
     """Bytes are put in, taken out, cut off, or written in another encoding."""
     what = dice.random()
     if what < 0.1:
-        return content.decode("utf-8", "replace").encode(dice.choice(("gb18030", "utf-16", "utf-32", "utf-8-sig")), "replace")
+        return content.decode("utf-8", "replace").encode(
+            dice.choice(("gb18030", "utf-16", "utf-32", "utf-8-sig")), "replace"
+        )
     if what < 0.2:
         return content[: dice.randrange(len(content) + 1)]
     changed = bytearray(content)
@@ -100,11 +168,18 @@ def test_no_broken_file_crashes_the_preparer(tmp_path: Path) -> None:
         path.write_bytes(content)
         try:
             made = prepare_upload(
-                Upload(path, "broken.jsonl"), None, tmp_path / "made", method=method, rules=DatasetRules()  # type: ignore[arg-type]
+                Upload(path, "broken.jsonl"),
+                None,
+                tmp_path / "made",
+                method=method,
+                rules=DatasetRules(),  # type: ignore[arg-type]
             )
         except BadDataset as refused:
             outcomes["refused"] += 1
-            assert all(re.match(r"broken\.jsonl(, record \d+)?: \S| has ", one) or " has " in one for one in refused.problems)
+            assert all(
+                re.match(r"broken\.jsonl(, record \d+)?: \S| has ", one) or " has " in one
+                for one in refused.problems
+            )
             continue
         outcomes["taken"] += 1
         name = "preferences.jsonl" if method == "dpo" else "train.jsonl"

@@ -59,7 +59,11 @@ class Table:
     async def say(self, text: str, note: str = "", tokens: int = 40) -> None:
         number = len(self.prompts)
         ask = Ask(owner=f"w{number}", on_stop=lambda _: None, on_busy="queue", note=note, user="ada")
-        raw = [PERSONA, {"role": "user", "content": text}] if not number else [{"role": "user", "content": text}]
+        raw = (
+            [PERSONA, {"role": "user", "content": text}]
+            if not number
+            else [{"role": "user", "content": text}]
+        )
         turn = await self.dialogues.open(KEY, read_incoming(msgspec.json.encode(raw)), ask)
         assert isinstance(turn, OpenTurn)
         said = answer({"content": f"answer {number} to {text}"})
@@ -76,7 +80,9 @@ class Table:
         assert conversation is not None
         digests = await self.store.digests(KEY, start, covers_to)
         version = conversation.memories[-1].version + 1 if conversation.memories else 1
-        memory = Memory(covers_to, version, f"They talked about {covers_to} things.", ("Ada likes tea.",), 1.0)
+        memory = Memory(
+            covers_to, version, f"They talked about {covers_to} things.", ("Ada likes tea.",), 1.0
+        )
         assert await self.store.remember(
             KEY, Learned(memory, conversation.memory_version, start, b"".join(digests))
         )

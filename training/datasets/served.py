@@ -11,8 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from history.conversation import Conversation, Memory, Turn
-from history.open_turn import sizes_of
+from history.conversation import Conversation, Memory, Turn, token_estimate
 from history.window import WindowRule, advance
 
 Certainty = Literal["exact", "replayed", "memory_lost"]
@@ -33,7 +32,7 @@ def shown_prompts(conversation: Conversation, turns: Sequence[Turn], rule: Windo
         yield from [Shown(0, None, certain)] * len(turns)
         return
     rule = _grown(rule, conversation)
-    sizes = sizes_of(turns, rule)
+    sizes = [token_estimate(turn) for turn in turns] if rule.max_tokens else [0] * len(turns)
     cut = 0
     for at, turn in enumerate(turns):
         is_noted = turn.tailed is not None and turn.tailed.cut <= at
