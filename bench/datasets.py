@@ -1,10 +1,13 @@
-"""What a dataset of many dialogues costs: rate, CPU and memory of `friendo datasets export`, from a file or a store.
+"""What a dataset of many dialogues costs: rate, CPU and memory of `friendo datasets export`, from a file or
+a store.
 
-    python -m bench.datasets [--conversations 100000] [--turns 10] [--from file|store] [--form sharegpt|alpaca]
+    python -m bench.datasets [--conversations 100000] [--turns 10] [--from file|store] [--form
+    sharegpt|alpaca]
 
-The dialogues are made up, by a seed: each user has a few, one in fifty texts has an e-mail address or a number in
-it, one answer in twenty is rated, one dialogue in a hundred is a copy. Everything happens in a folder that is gone
-afterwards. The export runs in a process of its own, whose CPU time and peak memory are what is printed.
+The dialogues are made up, by a seed: each user has a few, one in fifty texts has an e-mail address or a
+number in it, one answer in twenty is rated, one dialogue in a hundred is a copy. Everything happens in a
+folder that is gone afterwards. The export runs in a process of its own, whose CPU time and peak memory are
+what is printed.
 """
 
 import argparse
@@ -33,13 +36,15 @@ from training.datasets.rules import DatasetRules, Form
 from training.datasets.sources import exported_talks, stored_ids, stored_talks
 
 TENANT = "bench"
-WORDS = (
-    "the rain was still falling when she came home and put the kettle on because tea helps with everything "
-    "you know my brother called today he wants to visit in spring but I have no idea where he could sleep maybe "
-    "on the old sofa do you remember what we said about the lighthouse it closes at noon on sundays and nobody "
-    "told me really I think you are right let us walk there tomorrow if the weather holds what would you bring "
-    "bread cheese apples and that strange book about whales which I never finished reading to the very end"
-).split()
+_TEXT = """
+the rain was still falling when she came home and put the kettle on because tea helps with
+everything you know my brother called today he wants to visit in spring but I have no idea where he
+could sleep maybe on the old sofa do you remember what we said about the lighthouse it closes at
+noon on sundays and nobody told me really I think you are right let us walk there tomorrow if the
+weather holds what would you bring bread cheese apples and that strange book about whales which I
+never finished reading to the very end
+"""
+WORDS = tuple(_TEXT.split())
 _METADATA = b'{"training_consent":"true"}'
 _PERSONA = msgspec.json.encode({"role": "system", "content": "You are Mira, who keeps a lighthouse. " * 12})
 _WRITERS = 32

@@ -1,7 +1,7 @@
 """`friendo datasets`: datasets for training out of stored dialogues, and a look at files from elsewhere.
 
-It talks to the store directly, by the settings of `friendo serve`, and only reads. The folder of the new dataset
-goes to standard output alone; everything else goes beside it.
+It talks to the store directly, by the settings of `friendo serve`, and only reads. The folder of the new
+dataset goes to standard output alone; everything else goes beside it.
 """
 
 import sys
@@ -58,8 +58,8 @@ def export(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Make a dataset of the dialogues whose users agreed: metadata `training_consent` is "true".
 
-    Each answer is one example with its prompt as it was served. Prints the dataset's folder; its name is the id
-    that a job's training file may be.
+    Each answer is one example with its prompt as it was served. Prints the dataset's folder; its name is
+    the id that a job's training file may be.
     """
     import uvloop
 
@@ -96,8 +96,8 @@ def check(
 ) -> None:
     """Say what is wrong with a file, record by record; 1 if something is.
 
-    It knows OpenAI's chat and preference records, ShareGPT and Alpaca. What a job would mend by itself is said,
-    too, and is nothing wrong.
+    It knows OpenAI's chat and preference records, ShareGPT and Alpaca. What a job would mend by itself is
+    said, too, and is nothing wrong.
     """
     from training.datasets.checking import check_file
     from training.datasets.job_datasets import UPLOADED

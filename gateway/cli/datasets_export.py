@@ -49,7 +49,9 @@ def rules_of(**options: object) -> DatasetRules:
 
 
 async def exported(order: Order) -> tuple[Path, int]:
-    """Make the dataset; its folder, and how many examples it has. Raises what `reported` tells, `BadDataset`."""
+    """Make the dataset; its folder, and how many examples it has. Raises what `reported` tells,
+    `BadDataset`.
+    """
     evaluation, hashes = _evaluation(order)
     with DatasetFolder(order.out, order.rules.form) as folder:
         gathering = Gathering(order.rules, order.tenant, folder, evaluation)
@@ -103,10 +105,9 @@ def show(manifest: Manifest, examples: int) -> None:
         f"[b]{examples} examples[/b] of {manifest.conversations} conversations and {manifest.users} users;"
         f" rows: {', '.join(f'{name} {count}' for name, count in rows.items())}"
     )
-    console.print(
-        f"prompts: {', '.join(f'{count} {name}' for name, count in sorted(manifest.certainty.items())) or 'none'};"
-        f" 99 of 100 have at most {manifest.prompt_tokens_p99} tokens, the longest {manifest.prompt_tokens_longest}"
-    )
+    prompts = ", ".join(f"{count} {name}" for name, count in sorted(manifest.certainty.items())) or "none"
+    most, longest = manifest.prompt_tokens_p99, manifest.prompt_tokens_longest
+    console.print(f"prompts: {prompts}; 99 of 100 have at most {most} tokens, the longest {longest}")
     table = Table(box=None, pad_edge=False)
     for name in ("", "count", "why"):
         table.add_column(name, justify="right" if name == "count" else "left")

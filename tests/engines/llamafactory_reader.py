@@ -1,4 +1,5 @@
-"""Runs in LLaMA-Factory's own environment: reads a dataset with its real loader and prints what it made of it.
+"""Runs in LLaMA-Factory's own environment: reads a dataset with its real loader and prints what it made of
+it.
 
     python llamafactory_reader.py FOLDER NAME STAGE MODEL MASK_HISTORY
 

@@ -1,4 +1,6 @@
-"""What we write, read by LLaMA-Factory's own loader: not one example is dropped, and what counts is the answer."""
+"""What we write, read by LLaMA-Factory's own loader: not one example is dropped, and what counts is the
+answer.
+"""
 
 import json
 import os
@@ -144,7 +146,9 @@ def test_every_pair_of_an_export_survives(tmp_path: Path, reader: Reader, form: 
 
 
 def test_the_model_reads_the_prompt_that_was_served(tmp_path: Path, reader: Reader) -> None:
-    """Token for token what the serving template makes of the same messages, where nothing had to be mended."""
+    """Token for token what the serving template makes of the same messages, where nothing had to be
+    mended.
+    """
     made = export(tmp_path, "sharegpt")
     found = reader.read(made, "role_dialogues", mask=True)
     rows = [json.loads(row) for row in (made / "train.jsonl").read_text().splitlines()]

@@ -106,7 +106,9 @@ async def test_other_tenants_are_not_in_it(valkey: Valkey, tmp_path: Path) -> No
 
 
 async def test_an_evaluation_shares_nothing_with_it(valkey: Valkey, tmp_path: Path) -> None:
-    """A dialogue that says thirteen words in a row of an evaluation file is left out, a shorter likeness is not."""
+    """A dialogue that says thirteen words in a row of an evaluation file is left out, a shorter likeness is
+    not.
+    """
     await agree(valkey, talk(valkey, tmp_path, "yes", 2), talk(valkey, tmp_path, "other", 2, user="bob"))
     evaluation = tmp_path / "evaluation.jsonl"
     arguments = ("--out", tmp_path / "datasets", "--without", evaluation, "--near", "0", "--eval-share", "0")

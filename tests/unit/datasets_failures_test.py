@@ -1,4 +1,6 @@
-"""Every failure of LLaMA-Factory that was measured is a check before training: refused or mended, by record."""
+"""Every failure of LLaMA-Factory that was measured is a check before training: refused or mended, by
+record.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""A whole dataset of stored conversations: who is in it, what is left out and why, and how it is found again."""
+"""A whole dataset of stored conversations: who is in it, what is left out and why, and how it is found
+again.
+"""
 
 import json
 from pathlib import Path
@@ -187,9 +189,14 @@ def test_the_same_dialogues_are_the_same_dataset(tmp_path: Path) -> None:
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
     """Neither a dataset nor its pieces."""
-    with pytest.raises(OSError, match="no space"), DatasetFolder(tmp_path, "sharegpt") as making:
-        Gathering(RULES, "t", making).take(talk("c", turn("a", "A")))
-        raise OSError("no space")
+
+    def broken_off() -> None:
+        with DatasetFolder(tmp_path, "sharegpt") as making:
+            Gathering(RULES, "t", making).take(talk("c", turn("a", "A")))
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        broken_off()
     assert [] == list(tmp_path.iterdir())
 
 

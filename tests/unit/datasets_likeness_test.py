@@ -36,7 +36,7 @@ def test_the_estimate_is_near_the_similarity() -> None:
 
 
 def test_short_texts_are_never_called_alike() -> None:
-    """ "Yes." is no copy of "Yes."; equal rows are found by their hash."""
+    """One yes is no copy of another; equal rows are found by their hash."""
     seen = Seen(0.8)
     assert [False, False] == [seen.is_known(sketch(tokens("yes of course"))) for _ in range(2)]
 

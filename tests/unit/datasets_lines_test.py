@@ -22,8 +22,9 @@ CONTROL = re.compile(
 )
 UNSEEN = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 pieces = st.sampled_from(
-    ["<|im_end|>", "<|im_", "end|>", "<im", "age>", "<image>", "[INST]", "[IN", "ST]", "</s>", "<", "|", ">", "[", "]",
-     "\x00", "\ud83d", "\ufeff", "<s\x00>", "a@b.org", "<|13800138000|>", "<end_of_turn>", "<\uff5cx\uff5c>", "你", " ", "\n"]
+    ["<|im_end|>", "<|im_", "end|>", "<im", "age>", "<image>", "[INST]", "[IN", "ST]", "</s>", "<", "|", ">",
+     "[", "]", "\x00", "\ud83d", "\ufeff", "<s\x00>", "a@b.org", "<|13800138000|>", "<end_of_turn>",
+     "<\uff5cx\uff5c>", "你", " ", "\n"]
 )  # fmt: skip
 nasty = st.lists(pieces | st.text(max_size=5), max_size=12).map("".join)
 roles = st.sampled_from(["user", "assistant", "function", "observation"])
@@ -83,7 +84,9 @@ def _stored(raw: bytes) -> bool:
 
 @given(st.lists(messages.map(turn), max_size=6), st.sampled_from(["sharegpt", "alpaca"]))
 def test_every_row_of_a_stored_dialogue_is_legal(turns: list[Turn], form: str) -> None:
-    """Role order, no control token, no lone surrogate, whatever was stored; every answer once or with a reason."""
+    """Role order, no control token, no lone surrogate, whatever was stored; every answer once or with a
+    reason.
+    """
     rules = DatasetRules(form=form)  # type: ignore[arg-type]
     talk = Talk("c", Conversation(turn_count=len(turns)), tuple(turns))
     reading = Reading(talk, rules, Cleaner(rules))

@@ -14,7 +14,7 @@ TOKEN = "Zx9" + "aB3dE6" * 6
     ("text", "clean"),
     [
         ("write to ada.l+x@mail.example.org!", "write to [email]!"),
-        ("ada＠example.org", "[email]"),
+        ("ada\uff20example.org", "[email]"),
         ("my number is 138 1234 5678.", "my number is [phone]."),
         ("手机13812345678，微信同号", "手机[phone]，微信同号"),
         ("手机１３８１２３４５６７８", "手机[phone]"),

@@ -1,4 +1,6 @@
-"""Chat messages of an uploaded record as lines: OpenAI's (role, content) and ShareGPT's (from, value). Pure."""
+"""Chat messages of an uploaded record as lines: OpenAI's (role, content) and ShareGPT's (from, value).
+Pure.
+"""
 
 from collections import Counter
 from collections.abc import Mapping

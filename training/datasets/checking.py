@@ -21,7 +21,8 @@ _GIVES_UP = 1000
 
 _COLUMNS = (
     "its columns are those of no form that is known: OpenAI (messages; or input, preferred_output and"
-    " non_preferred_output), ShareGPT (conversations or dialogue), Alpaca (instruction or prompt, output or response)"
+    " non_preferred_output), ShareGPT (conversations or dialogue), Alpaca (instruction or prompt, output or"
+    " response)"
 )
 
 

@@ -1,4 +1,5 @@
-"""Texts made fit for training: whole, without personal data, without control tokens; and stored messages as lines.
+"""Texts made fit for training: whole, without personal data, without control tokens; and stored messages as
+lines.
 
 Pure. What was mended is counted; what cannot be mended is a reason to leave the answer out.
 """
@@ -88,6 +89,8 @@ class Cleaner:
             return self._call(fields)
         text, reason = _texts(fields.content)
         clean = self.text(text)
+        if reason:
+            self.mends["media_left_out"] += 1
         if clean.misread:
             reason = "misread"
         return Spoken(

@@ -106,7 +106,9 @@ class DatasetFolder:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """The manifest of a dataset's folder. Raises `FileMissing`, and `BadDataset` for one that cannot be read."""
+    """The manifest of a dataset's folder. Raises `FileMissing`, and `BadDataset` for one that cannot be
+    read.
+    """
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:

@@ -1,6 +1,8 @@
-"""The forms in which records come: OpenAI's chat and preferences, ShareGPT, Alpaca; each as examples or pairs. Pure.
+"""The forms in which records come: OpenAI's chat and preferences, ShareGPT, Alpaca; each as examples or
+pairs. Pure.
 
-A record that LLaMA-Factory would drop in silence, train on wrongly or die of is mended or refused, with the reason.
+A record that LLaMA-Factory would drop in silence, train on wrongly or die of is mended or refused, with the
+reason.
 """
 
 from collections import Counter

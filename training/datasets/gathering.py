@@ -1,4 +1,6 @@
-"""A dataset gathered from stored conversations, one at a time: the use case behind `friendo datasets export`."""
+"""A dataset gathered from stored conversations, one at a time: the use case behind `friendo datasets
+export`.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""How long prompts are, in tokens that were counted or estimated, and whether a cutoff would cut them. Pure."""
+"""How long prompts are, in tokens that were counted or estimated, and whether a cutoff would cut them.
+Pure.
+"""
 
 from collections import Counter
 
@@ -31,15 +33,17 @@ class Lengths:
 
 
 def estimated(size_bytes: int) -> int:
-    """Tokens of a prompt of so many bytes, rounded up: four bytes to a token, as everywhere in the gateway."""
+    """Tokens of a prompt of so many bytes, rounded up: four bytes to a token, as everywhere in the
+    gateway.
+    """
     return -(-size_bytes // _BYTES_A_TOKEN)
 
 
 def cutoff_problem(cutoff_len: int, longest_prompt: int) -> str:
     """Why a recipe's `cutoff_len` does not fit the dataset; empty where it does.
 
-    `longest_prompt`: `Prepared.longest_prompt`, the 99th percentile. LLaMA-Factory cuts what is longer and says
-    nothing: the model would learn from prompts that serving never sends.
+    `longest_prompt`: `Prepared.longest_prompt`, the 99th percentile. LLaMA-Factory cuts what is longer and
+    says nothing: the model would learn from prompts that serving never sends.
     """
     if cutoff_len >= longest_prompt:
         return ""

@@ -27,7 +27,9 @@ _hash = xxhash.xxh3_64_intdigest
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case; a character where there are no spaces between words. Of texts without surrogates."""
+    """Words in lower case; a character where there are no spaces between words. Of texts without
+    surrogates.
+    """
     return _TOKEN.findall(text.lower())[:_MAX_TOKENS]
 
 

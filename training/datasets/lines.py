@@ -1,4 +1,5 @@
-"""What an example is made of: lines that LLaMA-Factory's ShareGPT form can have, in an order it does not drop.
+"""What an example is made of: lines that LLaMA-Factory's ShareGPT form can have, in an order it does not
+drop.
 
 It takes user's side and model's side in strict alternation, the user's first and the model's last; anything
 else is dropped with a warning and exit code 0. Prompts as they are served are not always so: a character

@@ -1,4 +1,5 @@
-"""What a dataset is made of: hashes of its files, what was left out and why, and whose dialogues are in it. Pure.
+"""What a dataset is made of: hashes of its files, what was left out and why, and whose dialogues are in it.
+Pure.
 
 The manifest is one JSON file. Whose examples stand where is in `sources.jsonl` beside it, a line for each
 conversation, under the manifest's hash: a hundred thousand conversations are no document to hold in memory.

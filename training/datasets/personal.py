@@ -21,7 +21,8 @@ _DIGITS = re.compile(r"[0-9][0-9 .()-]{5}")
 _LONG = re.compile(r"[A-Za-z0-9+/_=-]{32}")
 
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+    r".*?(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]{0,200}:[^\s/@]{1,200}(?=@)")
@@ -87,10 +88,7 @@ def redacted(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, tuple[Kin
 
 def _is_named(text: str) -> bool:
     lowered = text.lower()
-    for mark in _PLAIN_SECRETS:
-        if mark in lowered:
-            return True
-    return False
+    return any(mark in lowered for mark in _PLAIN_SECRETS)
 
 
 def _marked(text: str) -> list[Kind]:

@@ -48,8 +48,8 @@ def prepare_upload(
 ) -> Prepared:
     """Write what an uploaded file says into `folder`. Raises `BadDataset`; nothing is dropped in silence.
 
-    Where a record says that some of its answers do not count (`weight: 0`), each one that does becomes an example
-    of its own, and the trainer is to mask the history.
+    Where a record says that some of its answers do not count (`weight: 0`), each one that does becomes an
+    example of its own, and the trainer is to mask the history.
     """
     looked = [_looked(one, rules, method) for one in (train, evaluation) if one is not None]
     is_apart = not all(one.counts_all for one in looked)
@@ -123,7 +123,7 @@ def _looked(upload: Upload, rules: DatasetRules, method: Method) -> Checked:
     return checked
 
 
-def _write(  # noqa: PLR0913 - where from, where to, and what of it
+def _write(
     upload: Upload,
     path: Path,
     rules: DatasetRules,

@@ -1,7 +1,7 @@
 """The records of an uploaded file, one after another: JSON lines, or one JSON array. An edge that reads only.
 
-What ends LLaMA-Factory at its first line is named here: other encodings, a byte order mark, an empty file, lines
-that are no JSON. Never more than one record is in memory.
+What ends LLaMA-Factory at its first line is named here: other encodings, a byte order mark, an empty file,
+lines that are no JSON. Never more than one record is in memory.
 """
 
 import codecs
@@ -73,7 +73,7 @@ def _record(number: int, raw: bytes | str, mends: tuple[str, ...]) -> Record:
     try:
         fields = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        # A lone surrogate, NaN and a doubled key pass here as they do in LLaMA-Factory; what is wrong fails again.
+        # A lone surrogate passes here, as it does in LLaMA-Factory; what is wrong fails again.
         try:
             fields = json.loads(text, parse_constant=_refused)
         except (ValueError, RecursionError) as error:
@@ -119,7 +119,9 @@ def _lines(path: Path, skip: int) -> Iterator[_Raw]:
 
 
 def _elements(path: Path, skip: int) -> Iterator[_Raw]:
-    """The elements of one JSON array, found by brackets and quotes; what is in them is for the parser to judge."""
+    """The elements of one JSON array, found by brackets and quotes; what is in them is for the parser to
+    judge.
+    """
     splitter = _Splitter()
     with path.open("rb") as file:
         file.seek(skip)

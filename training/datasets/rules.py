@@ -1,4 +1,6 @@
-"""What goes into a dataset: what can be asked for, and the names of all reasons for leaving something out. Pure."""
+"""What goes into a dataset: what can be asked for, and the names of all reasons for leaving something out.
+Pure.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,8 +1,9 @@
-"""Which part of a dialogue each of its prompts has shown: cuts and memories, replayed as they were served. Pure.
+"""Which part of a dialogue each of its prompts has shown: cuts and memories, replayed as they were served.
+Pure.
 
 The store keeps the cut and the newest versions of the memory, no history of either. What is certain: a
-conversation that was never cut; a prompt whose tail was kept, since the tail notes its cut. Everything else is
-replayed by the window's own rule (`history.window.advance`), under the assumption that each version of the
+conversation that was never cut; a prompt whose tail was kept, since the tail notes its cut. Everything else
+is replayed by the window's own rule (`history.window.advance`), under the assumption that each version of the
 memory was ready in time, and says so.
 """
 

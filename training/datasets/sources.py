@@ -23,7 +23,9 @@ _VERSION = 1
 
 
 async def stored_ids(store: ConversationStore, tenant: str) -> list[str]:
-    """All conversations of a tenant, in an order of their own, so that the same store gives the same dataset."""
+    """All conversations of a tenant, in an order of their own, so that the same store gives the same
+    dataset.
+    """
     ids = set[str]()
     async for some in store.census():
         ids.update(one.key.id for one in some if one.key.tenant == tenant)
@@ -91,7 +93,9 @@ class _Memory(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """A line of an export: a conversation's head, or one of its turns. What no dataset asks for is left out."""
+    """A line of an export: a conversation's head, or one of its turns. What no dataset asks for is left
+    out.
+    """
 
     object: Literal["friendo.conversation", "friendo.turn"]
     id: str = ""

@@ -1,8 +1,9 @@
 """A stored conversation as examples, each answer once and as it was served, and as preference pairs. Pure.
 
-One example for each answer: its prompt as the model saw it, the answer, and nothing else counts (LLaMA-Factory's
-`mask_history`). LLaMA-Factory can mask all answers but the last, or none; several answers in one example would
-count those again that an earlier window had, or hide from later answers what they were given with.
+One example for each answer: its prompt as the model saw it, the answer, and nothing else counts
+(LLaMA-Factory's `mask_history`). LLaMA-Factory can mask all answers but the last, or none; several answers
+in one example would count those again that an earlier window had, or hide from later answers what they were
+given with.
 """
 
 from collections import Counter
@@ -173,23 +174,29 @@ class Reading:
         return verdict(turn, at, self._talk.ratings) if at in self._rated else ""
 
     def _reason(self, turn: Turn, at: int, spoken: Sequence[Spoken]) -> str:
-        if not spoken or not spoken[-1].line.is_model:
-            return "incomplete" if turn.status != "complete" else "no_model_answer"
-        if spoken[-1].calls:
-            return "tool_call"
-        if turn.status != "complete":
-            return "incomplete"
-        if not spoken[-1].line.text.strip():
-            return "empty_answer"
-        # What stands before a first message was written by who made the character, unless a model was asked.
-        if not turn.reply.model and all(one.line.is_model for one in spoken):
-            return "no_model_answer"
-        if broken := next((one.reason for one in spoken if one.reason), ""):
-            return broken
+        """Why a turn's answer does not count; empty where it does."""
+        if reason := _no_answer(turn, spoken):
+            return reason
         said = self._verdict(turn, at)
         if said == "down":
             return "rated_down"
         return "not_liked" if self._rules.only_liked and said != "up" else ""
+
+
+def _no_answer(turn: Turn, spoken: Sequence[Spoken]) -> str:
+    """Why there is no answer of a model in a turn that can be trained on, whatever anybody thinks of it."""
+    if not spoken or not spoken[-1].line.is_model:
+        return "incomplete" if turn.status != "complete" else "no_model_answer"
+    if spoken[-1].calls:
+        return "tool_call"
+    if turn.status != "complete":
+        return "incomplete"
+    if not spoken[-1].line.text.strip():
+        return "empty_answer"
+    # What stands before a first message was written by who made the character, unless a model was asked.
+    if not turn.reply.model and all(one.line.is_model for one in spoken):
+        return "no_model_answer"
+    return next((one.reason for one in spoken if one.reason), "")
 
 
 def _preferred(ours: str, theirs: str, pairs: str) -> tuple[bool, str] | None:

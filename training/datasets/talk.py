@@ -46,7 +46,9 @@ def consents(metadata: bytes) -> bool:
 
 
 def verdict(turn: Turn, index: int, ratings: Mapping[str, bytes]) -> str:
-    """What somebody thinks of a turn: `down` if any of its items is not liked, else `up` if one is, else empty."""
+    """What somebody thinks of a turn: `down` if any of its items is not liked, else `up` if one is, else
+    empty.
+    """
     if not ratings:
         return ""
     said = [_said(ratings[item.id]) for item in items_of(turn, index) if item.id in ratings]

@@ -1,4 +1,5 @@
-"""The tools of a record as LLaMA-Factory reads them: a JSON text, a list, and every tool with all its fields. Pure.
+"""The tools of a record as LLaMA-Factory reads them: a JSON text, a list, and every tool with all its
+fields. Pure.
 
 It dies of a list that is no text, of bad JSON, and of a tool without a name, a description or its parameters.
 """
