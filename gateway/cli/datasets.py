@@ -61,12 +61,8 @@ def export(  # noqa: PLR0913 - each is an option of the command
     Each answer is one example with its prompt as it was served. Prints the dataset's folder; its name is
     the id that a job's training file may be.
     """
-    import uvloop
-
     from gateway.cli.datasets_export import Order, exported, rules_of
 
-    if file is not None and redis is not None:
-        raise typer.BadParameter("name either --file or --redis, not both")
     with reported(), _told():
         rules = rules_of(
             form=form,
@@ -78,14 +74,15 @@ def export(  # noqa: PLR0913 - each is an option of the command
             near=near,
             lost_memory=lost_memory,
         )
-        order = Order(
-            tenant=tenant, redis=redis, file=file, out=out, without=tuple(without or ()), rules=rules
-        )
-        folder, examples = uvloop.run(exported(order))
-        print(folder)
-        if not examples:
-            print("No example is in it; the table says why.", file=sys.stderr)
-            raise typer.Exit(1)
+        order = Order(tenant, redis, file, out, tuple(without or ()), rules)
+        _shown(*exported(order))
+
+
+def _shown(folder: Path, examples: int) -> None:
+    print(folder)
+    if not examples:
+        print("No example is in it; the table says why.", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @datasets.command()

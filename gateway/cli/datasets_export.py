@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -48,15 +49,17 @@ def rules_of(**options: object) -> DatasetRules:
         raise BadOption(f"datasets export: {error}") from error
 
 
-async def exported(order: Order) -> tuple[Path, int]:
+def exported(order: Order) -> tuple[Path, int]:
     """Make the dataset; its folder, and how many examples it has. Raises what `reported` tells,
     `BadDataset`.
     """
+    if order.file is not None and order.redis is not None:
+        raise BadOption("name either --file or --redis, not both")
     evaluation, hashes = _evaluation(order)
     with DatasetFolder(order.out, order.rules.form) as folder:
         gathering = Gathering(order.rules, order.tenant, folder, evaluation)
         with _bar() as bar:
-            await _gather(order, gathering, bar)
+            uvloop.run(_gather(order, gathering, bar))
         made = gathering.finish(now=time.time(), evaluated_with=hashes)
     show(manifest_of(made), gathering.examples)
     return made, gathering.examples
