@@ -76,6 +76,11 @@ def prepare_exported(
     """
     manifest = manifest_of(dataset)
     check_files(dataset, manifest)
+    form = manifest.rules.form
+    if evaluation is not None and form != "sharegpt":
+        raise BadDataset(
+            (f"{dataset.name} is in Alpaca's form: export it as sharegpt to use a validation file",)
+        )
     names = _names(method)
     facts = [manifest.files.get(FILES[name]) for name in names]
     rows = [one.rows if one is not None else 0 for one in facts]
@@ -92,11 +97,6 @@ def prepare_exported(
     elif rows[1]:
         _put(dataset / FILES[names[1]], folder / FILES[names[1]])
         tested = _Written(rows[1], 0, ())
-    form = manifest.rules.form
-    if evaluation is not None and form != "sharegpt":
-        raise BadDataset(
-            (f"{dataset.name} is in Alpaca's form: export it as sharegpt to use a validation file",)
-        )
     prepared = _prepared(folder, names, written, tested, is_apart=manifest.mask_history)
     if form != "sharegpt":
         named = [name for name, one in zip(names, (written, tested), strict=True) if one is not None]
