@@ -40,6 +40,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """In `train`: the trainer has to say the same number."""
     longest_prompt: int
     """Tokens, the 99th percentile of the prompts, estimated or counted."""
+    mask_history: bool = False
+    """Whether only the last answer of each example counts; the trainer's setting of the same name."""
     notes: tuple[str, ...] = ()
     """What was mended or left out, by record and reason, for people; bounded."""
 

@@ -9,6 +9,7 @@ import typer
 from gateway.cli.advise import advise
 from gateway.cli.check_config import check_config
 from gateway.cli.conversations import conversations
+from gateway.cli.datasets import datasets
 from gateway.cli.keys import keys
 from gateway.cli.nodes import nodes
 from gateway.cli.serve import serve
@@ -38,3 +39,4 @@ app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")
 app.add_typer(nodes, name="nodes")
 app.add_typer(conversations, name="conversations")
+app.add_typer(datasets, name="datasets")
