@@ -16,8 +16,8 @@ from statistics import median
 from history.conversation import Turn
 
 OPENING = 4
-"""Tokens of a template's marks before a user's words, the end of the message before included; in ChatML, Llama 3
-and Mistral they differ by one or two."""
+"""Tokens of a template's marks before a user's words, the end of the message before included; in ChatML,
+Llama 3 and Mistral they differ by one or two."""
 CLOSING = 5
 """And of those behind them, up to where the answer begins."""
 _WRAPPED = len(b'{"role":"user","content":""}')
@@ -32,8 +32,8 @@ def words_bytes(message: bytes) -> int:
 def unshown_tokens(turns: Sequence[Turn], messages: Sequence[bytes]) -> int | None:
     """The tokens that these messages add behind what was counted, up to the end of the last one's words.
 
-    They are the user's new one alone or, where the turn before has dropped its tail, that turn's answer and the
-    new one. None for anything else, or where nothing tells.
+    They are the user's new one alone or, where the turn before has dropped its tail, that turn's answer and
+    the new one. None for anything else, or where nothing tells.
     """
     if not messages or (spoken := spoken_tokens(turns, messages[-1])) is None:
         return None
