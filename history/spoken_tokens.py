@@ -5,8 +5,8 @@ answer only what the user said and the template's marks around it:
 
     P(k) - P(k-1) - C(k-1)  =  marks + rate * bytes(k)
 
-So the rate of this dialogue, in its language, comes out of the turns that are in the window anyway. Its median
-over them: a turn with a tail behind its message looks denser, and the one after it thinner.
+So the rate of this dialogue, in its language, comes out of the turns that are in the window anyway: the
+median over them: a turn with a tail behind its message looks denser, and the one after it thinner.
 """
 
 from collections.abc import Iterator, Sequence
