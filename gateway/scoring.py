@@ -18,6 +18,7 @@ from history.conversation import Conversation, ConversationKey
 from history.message import Message
 from history.open_turn import OpenTurn
 from history.prompt import Prompt
+from history.spoken_tokens import unshown_tokens
 
 _BYTES_PER_TOKEN = 4
 """Where no usage tells better. English text; a guess is enough to compare nodes."""
@@ -157,7 +158,8 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     """The longest part of the next prompt that the node has now: its link and its tokens.
 
     Prompt and answer, unless a tail is dropped: then all that stood before the tail, the message's own text
-    with it. What the engine did not count is reckoned by bytes, from the last link that it did count.
+    with it. The engine counts no message by itself: its tokens go by those of the dialogue's messages before,
+    or by bytes, from the last link that was counted.
     """
     if turn.continues(message, usage.completion_tokens):
         return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
@@ -167,8 +169,11 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     binding, counted, tokens = turn.layout.conversation.binding, 0, 0
     if binding is not None and binding.prefix in prefix.chain.links:
         counted, tokens = prefix.chain.links.index(binding.prefix) + 1, binding.tokens
+    rest = max(0, usage.prompt_tokens - tokens)
+    if (new := unshown_tokens(turn.layout.turns, shown[counted:])) is not None:
+        return link, tokens + min(new, rest)
     share = sum(map(len, shown[counted:])) / sum(map(len, parts[counted:]))
-    return link, tokens + round(max(0, usage.prompt_tokens - tokens) * share)
+    return link, tokens + round(rest * share)
 
 
 def score(

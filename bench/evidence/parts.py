@@ -67,6 +67,12 @@ PARTS: Mapping[str, Part] = {
         60,
         _arms,
     ),
+    "calibration": Part(
+        "the simulator's cache and its clock against a real vLLM node",
+        ("-m", "bench.calibration", "--output", "{output}"),
+        10,
+        dict,
+    ),
     "windows": Part(
         "made-up companion traffic replayed under every window",
         (

@@ -85,12 +85,31 @@ def fleet(result: Any) -> str:
     return table(["", "hit", "computed a turn", "with the background", "TTFT p50, s", "p90"], rows)
 
 
+def calibration(result: Any) -> str:
+    """What the simulator said beside what a node did."""
+    cache, first = result["cache"], result["first_token"]
+    rows = [
+        [
+            "hit rate, caches a third of what is talked about",
+            f"{cache['hit']:.2%}",
+            f"{cache['foretold_hit']:.2%}",
+        ],
+        ["turns foretold to the token", f"{cache['turns']}", f"{cache['exact']:.1%}"],
+        ["turns foretold to within a block", f"{cache['turns']}", f"{cache['within_a_block']:.1%}"],
+        ["turns that had lost some of their prefix", f"{cache['turns']}", f"{cache['evicting']:.1%}"],
+        ["time to the first token, median error", f"{first['requests']}", f"{first['median_error']:.1%}"],
+        ["the same, 90th percentile", f"{first['requests']}", f"{first['p90_error']:.1%}"],
+    ]
+    return table(["", "vLLM, or how many", "simulated, or share"], rows)
+
+
 _SLIDING = ("consistent hash",)
 _STEPPED = ("round robin", "consistent hash", "cache_aware, SMG", "precise, llm-d", "friendo", "oracle")
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "vllm": lambda data: arms(data["vllm"]),
     "sglang": lambda data: arms(data["sglang"]),
+    "calibration": lambda data: calibration(data["calibration"]),
     "windows": lambda data: windows(data["windows"]),
     "short-caches": lambda data: fleet(data["short-caches"]),
     "trace": lambda data: fleet(data["trace"]),
