@@ -25,16 +25,11 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "num_layer_trainable": "freeze_trainable_layers",
         "name_module_trainable": "freeze_trainable_modules",
         "quantization_bits": "quantization_bit",
-        "train_batch_size": "per_device_train_batch_size",
-        "eval_batch_size": "per_device_eval_batch_size",
-        "gradient_accumulation": "gradient_accumulation_steps",
-        "max_length": "cutoff_len",
         "cutoff_length": "cutoff_len",
         "lora_r": "lora_rank",
         "preprocessing_workers": "preprocessing_num_workers",
         "double_quant": "double_quantization",
         "system_prompt": "default_system",
-        "resume_lora_training": "create_new_adapter",
         "flash_attention": "flash_attn",
     }
 )
@@ -80,7 +75,9 @@ RESERVED: Mapping[str, str] = MappingProxyType(
             ),
             _HERE,
         ),
-        **dict.fromkeys(("do_predict", "predict_with_generate", "infer_backend", "export_dir"), _NOT_TRAINING),
+        **dict.fromkeys(
+            ("do_predict", "predict_with_generate", "infer_backend", "export_dir"), _NOT_TRAINING
+        ),
         "deepspeed": _LAUNCH,
         "local_rank": "is set by the launcher: leave it out",
         "streaming": "would hide how many examples there are, which is checked: leave it out",
@@ -114,7 +111,9 @@ def named(settings: Mapping[str, object], known: frozenset[str]) -> Named:
         elif key not in known:
             problems.append(f"{key} is no setting of LLaMA-Factory that is known here{_meant(key, known)}")
         elif key in values or (key != written and key in settings):
-            problems.append(f"{written} is the old name of {key}, which is there as well: leave {written} out")
+            problems.append(
+                f"{written} is the old name of {key}, which is there as well: leave {written} out"
+            )
         else:
             values[key] = now
     return Named(values, tuple(notes), tuple(problems))
@@ -131,7 +130,11 @@ def _today(key: str, value: object) -> tuple[str, object, str]:
 def _warmup(value: object) -> tuple[str, object, str]:
     """A share below 1 is what transformers 5 takes `warmup_steps` for; a share of 1 it would take for a step."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
-        return "warmup_steps", value, f"warmup_ratio: {value} is written as warmup_steps: {value}, a share of all"
+        return (
+            "warmup_steps",
+            value,
+            f"warmup_ratio: {value} is written as warmup_steps: {value}, a share of all",
+        )
     return "warmup_ratio", value, ""
 
 
@@ -150,8 +153,22 @@ def _by_length(value: object) -> tuple[str, object, str]:
     return "group_by_length", value, ""
 
 
+def _resumed(value: object) -> tuple[str, object, str]:
+    """The question was turned around."""
+    if isinstance(value, bool):
+        now = not value
+        note = f"resume_lora_training: {str(value).lower()} is create_new_adapter: {str(now).lower()} today"
+        return "create_new_adapter", now, note
+    return "resume_lora_training", value, ""
+
+
 VALUES: Mapping[str, Callable[[object], tuple[str, object, str]]] = MappingProxyType(
-    {"warmup_ratio": _warmup, "flash_attn": _flash, "group_by_length": _by_length}
+    {
+        "warmup_ratio": _warmup,
+        "flash_attn": _flash,
+        "group_by_length": _by_length,
+        "resume_lora_training": _resumed,
+    }
 )
 """Old settings whose value changes with the name: what they become, and the note to tell."""
 
