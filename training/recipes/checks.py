@@ -17,6 +17,7 @@ _CHECKS = (
     checks_method.belonging,
     checks_method.quantization,
     checks_method.stage,
+    checks_method.preferences,
     checks_method.optimisers,
     checks_run.precision,
     checks_run.evaluation,
@@ -60,7 +61,8 @@ def _serving(case: Case) -> list[str]:
     notes = []
     if (method.lora_rank or 0) > _ADAPTER_RANK:
         notes.append(
-            f"lora_rank {method.lora_rank}: vLLM refuses ranks above its --max-lora-rank, {_ADAPTER_RANK} unless set"
+            f"lora_rank {method.lora_rank}: vLLM refuses ranks above its --max-lora-rank, "
+            f"{_ADAPTER_RANK} unless set"
         )
     if method.use_dora or method.additional_target:
         notes.append("use_dora and additional_target make adapters that vLLM does not load")

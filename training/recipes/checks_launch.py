@@ -50,7 +50,7 @@ def processes(case: Case) -> Iterator[str]:
             f"{len(machine.gpus)} on this machine"
         )
     if machine.node_rank >= launch.nodes:
-        yield f"this machine's rank is {machine.node_rank}, of launch.nodes: {launch.nodes} (they count from 0)"
+        yield f"this machine's rank is {machine.node_rank}, of launch.nodes: {launch.nodes}, counted from 0"
     if launch.nodes > 1 and machine.master_addr in _LOCAL:
         yield f"{launch.nodes} nodes need the address of the first one, not {machine.master_addr}"
 
@@ -74,7 +74,7 @@ def environment(case: Case) -> Iterator[str]:
     """Names that are set anyway would be set twice."""
     for name, value in case.recipe.launch.environment.items():
         if not _NAME.fullmatch(name) or "\0" in value or "\n" in value:
-            yield f"launch.environment: {name!r} is no name of a variable, or its value has more than one line"
+            yield f"launch.environment: {name!r} is no variable, or its value has several lines"
         elif name in SET_HERE:
             yield f"launch.environment: {name} is set from the launch and the machine; leave it out"
         elif name in _REFUSED:

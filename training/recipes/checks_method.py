@@ -1,4 +1,7 @@
-"""Checks of what is trained and by which method; the combinations are LLaMA-Factory 0.9.5's (hparams/parser.py)."""
+"""Checks of what is trained and by which method.
+
+What cannot go together is LLaMA-Factory 0.9.5's (hparams/parser.py), and refused there after the imports.
+"""
 
 from collections.abc import Iterator
 
@@ -61,7 +64,8 @@ def cutoff(case: Case) -> Iterator[str]:
         return
     yield (
         f"cutoff_len {length} is below the dataset's longest prompts (99th percentile "
-        f"{case.prepared.longest_prompt} tokens), which would be cut: raise it, or accept: {{short_cutoff: true}}"
+        f"{case.prepared.longest_prompt} tokens), which would be cut: raise it, or "
+        "accept: {short_cutoff: true}"
     )
 
 
@@ -93,7 +97,7 @@ def quantization(case: Case) -> Iterator[str]:
 
 def stage(case: Case) -> Iterator[str]:
     """What the examples are: dialogues for sft, pairs for dpo."""
-    data, method = case.recipe.settings.data, case.recipe.settings.method
+    data = case.recipe.settings.data
     wanted = {"supervised": "sft", "dpo": "dpo"}.get(case.method or "")
     if wanted is not None and case.stage != wanted:
         yield f"stage is {case.stage}, the job's method {case.method} needs a recipe with stage: {wanted}"
@@ -103,6 +107,11 @@ def stage(case: Case) -> Iterator[str]:
                 yield f"{key} is for stage sft, not {case.stage}: leave it out"
     if data.mask_history and data.train_on_prompt:
         yield "mask_history and train_on_prompt exclude each other"
+
+
+def preferences(case: Case) -> Iterator[str]:
+    """Settings of the losses over pairs."""
+    method = case.recipe.settings.method
     if case.stage != "dpo" and (method.pref_loss is not None or method.dpo_label_smoothing):
         yield f"pref_loss and dpo_label_smoothing are for stage dpo, not {case.stage}"
     if case.stage not in {"dpo", "kto"} and method.pref_beta is not None:

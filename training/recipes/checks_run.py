@@ -40,7 +40,7 @@ def evaluation(case: Case) -> Iterator[str]:
 
 
 def best(case: Case) -> Iterator[str]:
-    """transformers compares checkpoints only where evaluations and checkpoints fall together."""
+    """Checkpoints are compared only where evaluations and checkpoints fall together."""
     run = case.recipe.settings.run
     if case.recipe.settings.method.early_stopping_steps and not run.load_best_model_at_end:
         yield "early_stopping_steps needs load_best_model_at_end: true"
@@ -68,7 +68,7 @@ def saving(case: Case) -> Iterator[str]:
 
 
 def loading(case: Case) -> Iterator[str]:
-    """torch ends at these before the first step."""
+    """These end torch before the first step."""
     run = case.recipe.settings.run
     if run.dataloader_num_workers:
         return

@@ -1,6 +1,6 @@
 """Names of settings: old ones and what became of them, those that a job sets, those that have no place here.
 
-LLaMA-Factory 0.9.5 ends at a name that it does not know, after 6 to 15 seconds of imports; here it costs none.
+LLaMA-Factory 0.9.5 ends at a name that it does not know after 6 to 15 seconds of imports.
 """
 
 import difflib
@@ -128,7 +128,7 @@ def _today(key: str, value: object) -> tuple[str, object, str]:
 
 
 def _warmup(value: object) -> tuple[str, object, str]:
-    """A share below 1 is what transformers 5 takes `warmup_steps` for; a share of 1 it would take for a step."""
+    """Transformers 5 takes `warmup_steps` below 1 for a share; a share of 1 it would take for one step."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return (
             "warmup_steps",

@@ -16,7 +16,7 @@ Offload = Literal["none", "optimizer", "all"]
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """LLaMA-Factory's settings, by whose they are. In a file they stand together, without these four names."""
+    """LLaMA-Factory's settings, by whose they are. In a file all stand together."""
 
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()

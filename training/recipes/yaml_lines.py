@@ -53,12 +53,17 @@ def _survey(root: yaml.Node | None, name: str) -> None:
             todo.extend(part for pair in node.value for part in pair)
         elif isinstance(node, yaml.SequenceNode):
             todo.extend(node.value)
-        elif node.tag == _SAYS_TEXT and not node.style and _NUMBER.fullmatch(node.value):
+        elif (
+            isinstance(node, yaml.ScalarNode)
+            and node.tag == _SAYS_TEXT
+            and not node.style
+            and _NUMBER.fullmatch(node.value)
+        ):
             node.tag, node.value = "tag:yaml.org,2002:float", repr(float(node.value.replace("_", "")))
 
 
 def written(values: Mapping[str, object]) -> str:
-    """One line `key: value` for each; texts are always quoted, so that no reader takes one for anything else."""
+    """One line `key: value` for each; texts are always quoted, so that no reader mistakes one."""
     return "".join(f"{key}: {_value(value)}\n" for key, value in values.items())
 
 
