@@ -21,7 +21,7 @@ SET_HERE = frozenset(
 )
 """Variables that rendering sets, from the launch and the machine."""
 
-_REFUSED = {
+REFUSED = {
     "ALLOW_EXTRA_ARGS": "lets LLaMA-Factory pass over settings in silence",
     "USE_MCA": "chooses another trainer, whose settings are others",
     "USE_RAY": "chooses another launcher",
@@ -77,5 +77,5 @@ def environment(case: Case) -> Iterator[str]:
             yield f"launch.environment: {name!r} is no variable, or its value has several lines"
         elif name in SET_HERE:
             yield f"launch.environment: {name} is set from the launch and the machine; leave it out"
-        elif name in _REFUSED:
-            yield f"launch.environment: {name} {_REFUSED[name]}; leave it out"
+        elif name in REFUSED:
+            yield f"launch.environment: {name} {REFUSED[name]}; leave it out"

@@ -2,20 +2,20 @@
 
 Ψ is the number of trained parameters, N the number of GPUs. Sources:
 
-    states       Rajbhandari et al. 2020, "ZeRO", section 3: mixed-precision Adam holds 2Ψ bytes of weights, 2Ψ
-                 of gradients, 12Ψ of optimiser (32-bit copy, momentum, variance). Stage 1 divides the last by N,
-                 stage 2 the gradients too, stage 3 the weights too. Without DeepSpeed LLaMA-Factory keeps trained
-                 weights in 32 bits: 4Ψ + 4Ψ + 8Ψ, the same sum, nothing divided.
+    states       Rajbhandari et al. 2020, "ZeRO", section 3: mixed-precision Adam holds 2Ψ bytes of weights,
+                 2Ψ of gradients, 12Ψ of optimiser (32-bit copy, momentum, variance). Stage 1 divides the
+                 last by N, stage 2 the gradients too, stage 3 the weights too. Without DeepSpeed
+                 LLaMA-Factory keeps trained weights in 32 bits: 4Ψ + 4Ψ + 8Ψ, the same sum, undivided.
     frozen       under an adapter 2 bytes for each parameter of the model; stage 3 divides them, too.
-    few bits     Dettmers et al. 2023, "QLoRA", section 3: 4 bits and 0.127 of constants for each linear weight
-                 (0.5 without double quantisation); embeddings stay in 16 bits.
+    few bits     Dettmers et al. 2023, "QLoRA", section 3: 4 bits and 0.127 of constants for each linear
+                 weight (0.5 without double quantisation); embeddings stay in 16 bits.
     activations  counted like Korthikanti et al. 2022, "Reducing Activation Recomputation", section 4.1, for
                  RMSNorm, a gated MLP and flash attention, without dropout: a layer keeps, for each token,
-                 2 bytes of 4 hidden + 2 queries + 2 keys + 4 intermediate. With checkpointing (LLaMA-Factory's
-                 default) each layer keeps its input, 2 hidden, and one layer at a time is recomputed.
+                 2 bytes of 4 hidden + 2 queries + 2 keys + 4 intermediate. With checkpointing (the default of
+                 LLaMA-Factory) each layer keeps its input, 2 hidden, and one layer at a time is recomputed.
     logits       for each token 2 + 4 + 4 bytes of the vocabulary: 16-bit, 32-bit, and the gradient.
-    rest         1.5 GiB for the CUDA context and the buffers of NCCL: our own rule of thumb. Stage 3 gathers up
-                 to 10^9 parameters at once (`stage3_max_live_parameters`).
+    rest         1.5 GiB for the CUDA context and the buffers of NCCL: our own rule of thumb. Stage 3 gathers
+                 up to 10^9 parameters at once (`stage3_max_live_parameters`).
 """
 
 import msgspec
@@ -58,13 +58,13 @@ class Memory(msgspec.Struct, frozen=True):
             return ""
         sure = "does not fit" if need > gpu_gib else "hardly fits"
         return (
-            f"about {need:.1f} GiB on each GPU {sure} into {gpu_gib:g} GiB: smaller per_device_train_batch_size "
-            "or cutoff_len, a higher launch.deepspeed.stage, more GPUs, or an adapter (quantization_bit: 4)"
+            f"about {need:.1f} GiB on each GPU {sure} into {gpu_gib:g} GiB: smaller "
+            "per_device_train_batch_size or cutoff_len, a higher launch.deepspeed.stage, more GPUs, or an adapter (quantization_bit: 4)"
         )
 
 
 def memory(recipe: Recipe, shape: Shape) -> Memory:
-    """What the recipe takes of each GPU for a model of this shape. Raises ShapeUnknown where it cannot tell."""
+    """What the recipe takes of each GPU for a model of this shape. Raises ShapeUnknown if it cannot tell."""
     case = Case(recipe)
     trained = _trained(case, shape)
     stage, world = case.zero or 0, recipe.launch.world

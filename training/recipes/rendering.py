@@ -31,7 +31,7 @@ class Rendered(msgspec.Struct, frozen=True):
     files: Mapping[str, bytes]
     """By name, beside recipe.yaml: DeepSpeed's or accelerate's settings."""
     environment: Mapping[str, str]
-    """On top of the worker's own, whose PATH needs the trainer's programs: llamafactory-cli calls torchrun."""
+    """On top of the worker's own, whose PATH needs the trainer's programs: the CLI calls torchrun."""
     command: tuple[str, ...]
     notes: tuple[str, ...]
     steps: int

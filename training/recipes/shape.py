@@ -42,7 +42,7 @@ class Shape(msgspec.Struct, frozen=True):
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapter(self, rank: int, target: str) -> int:
-        """Parameters of a LoRA: rank × (in + out) for each matrix. Raises ShapeUnknown for another target."""
+        """Parameters of a LoRA: rank * (in + out) for each matrix. Raises ShapeUnknown for another target."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         sides = dict.fromkeys(("k_proj", "v_proj"), self.hidden + keys)
         sides |= dict.fromkeys(("q_proj", "o_proj"), self.hidden + queries)
