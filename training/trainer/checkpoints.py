@@ -15,7 +15,12 @@ from pathlib import Path
 _NAME = re.compile(r"checkpoint-(\d{1,12})")
 UNFINISHED = "checkpoint-is-incomplete.txt"
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
-WEIGHTS_OLD = ("adapter_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model_fsdp_0")
+WEIGHTS_OLD = (
+    "adapter_model.bin",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model_fsdp_0",
+)
 OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
 
 

@@ -21,7 +21,9 @@ _NAMES = {
     "epoch": "epoch",
     "total_tokens": "trained_tokens",
 }
-_EXAMPLES = re.compile(r"\*\*\*\*\* Running training \*\*\*\*\*.{0,200}?Num examples = ([\d,]{1,20})\b", re.DOTALL)
+_EXAMPLES = re.compile(
+    r"\*\*\*\*\* Running training \*\*\*\*\*.{0,200}?Num examples = ([\d,]{1,20})\b", re.DOTALL
+)
 
 Metrics = Mapping[str, float]
 
