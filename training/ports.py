@@ -200,7 +200,7 @@ class Look:
 
     run: Run
     metrics: tuple[Mapping[str, float], ...] = ()
-    """step, total_steps, train_loss, valid_loss, learning_rate, epoch, trained_tokens: those that were said."""
+    """Those that were said of step, total_steps, train_loss, valid_loss, learning_rate, epoch, trained_tokens."""
     checkpoints: tuple[int, ...] = ()
     """Steps of which a whole checkpoint is there."""
     examples: int | None = None
@@ -231,7 +231,10 @@ class Runs(Protocol):
         """
 
     async def start(self, folder: Path, plan: Plan, *, fence: int) -> Started:
-        """Start it. `busy`: the folder or a GPU has a run; `outdated`: it has seen a claim newer than `fence`."""
+        """Start it.
+
+        `busy`: the folder or a GPU has a run. `outdated`: the folder has seen a claim newer than `fence`.
+        """
 
     async def stop(self, folder: Path, run: Run, *, patient: bool = False) -> Run:
         """End its whole tree and return how it ended. `patient`: with time for a last checkpoint."""

@@ -1,8 +1,9 @@
 """Why a run failed, read from the end of its log. Pure.
 
-Every failure of LLaMA-Factory has exit code 1. Under torchrun the last lines are its own ChildFailedError and the
-launcher's CalledProcessError; the cause is further up, behind "[rank0]:". Dialogues must not reach a record, and
-an exception's text may quote one, so its text is told only where its form is known; of others, the kind and place.
+Every failure of LLaMA-Factory has exit code 1. Under torchrun the last lines are its own ChildFailedError and
+the launcher's CalledProcessError; the cause is further up, behind "[rank0]:". Dialogues must not reach a
+record, and an exception's text may quote one: it is told only where its form is known. Of others, the kind and
+the place are.
 """
 
 import re
@@ -37,16 +38,20 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (rf"Target modules (?P<told>{_LIST}) not found", "bad_recipe",
      "The recipe trains modules that the model does not have"),
     (rf"Template (?P<told>{_WORD}) does not exist", "bad_recipe", "LLaMA-Factory has no such template"),
-    (r"doesn't support bf16|bf16/gpu", "bad_recipe", "This machine cannot train in bf16: choose another precision"),
+    (r"doesn't support bf16|bf16/gpu", "bad_recipe",
+     "This machine cannot train in bf16: choose another precision"),
     (rf"(?P<told>{_WORD}) is not a valid \w*Strategy", "bad_recipe", "The recipe names an unknown strategy"),
     (rf"PackageNotFoundError: (?:The )?'?(?P<told>{_WORD})", "trainer_incomplete",
      "LLaMA-Factory's environment lacks a package"),
-    (rf"No module named '(?P<told>{_WORD})'", "trainer_incomplete", "LLaMA-Factory's environment lacks a module"),
-    (r"Failed to load (?:the )?(?:tokenizer|processor|model|config)|does not appear to have a file named", "bad_model",
+    (rf"No module named '(?P<told>{_WORD})'", "trainer_incomplete",
+     "LLaMA-Factory's environment lacks a module"),
+    (r"Failed to load (?:the )?(?:tokenizer|processor|model|config)|does not appear to have a file named",
+     "bad_model",
      "The base model could not be loaded: check the folder given with --models"),
     (rf"Undefined dataset (?P<told>{_WORD})", "bad_dataset", "The dataset is not registered"),
     (r"Cannot find valid samples", "bad_dataset", "LLaMA-Factory found no example that it can use"),
-    (r"UnicodeDecodeError|DatasetGenerationError|ArrowInvalid|Expected a string, got|Invalid JSON format", "bad_dataset",
+    (r"UnicodeDecodeError|DatasetGenerationError|ArrowInvalid|Expected a string, got|Invalid JSON format",
+     "bad_dataset",
      "LLaMA-Factory could not read the dataset"),
     (r"Can't find a valid checkpoint|checkpoint.*(?:corrupt|invalid)", "bad_checkpoint",
      "The checkpoint could not be read: submit the job again"),

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 _NAME = re.compile(r"checkpoint-(\d{1,12})")
@@ -24,24 +24,21 @@ WEIGHTS_OLD = (
 OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
 
 
-def lacking(names: Set[str]) -> str:
+def lacking(names: AbstractSet[str]) -> str:
     """What a checkpoint with these entries lacks; empty where it is whole by its names.
 
     DeepSpeed keeps the optimizer, and ZeRO-3 the weights, in the folder that the file `latest` names.
     """
-    if UNFINISHED in names:
-        return "its end: it was being written"
-    if "trainer_state.json" not in names:
-        return "trainer_state.json"
-    if "latest" not in names and not names.intersection(WEIGHTS + WEIGHTS_OLD):
-        return "weights"
-    if "latest" not in names and not names.intersection(OPTIMIZERS):
-        return "the optimizer's state"
-    if "latest" not in names and "scheduler.pt" not in names:
-        return "the scheduler's state"
-    if not any(name.startswith("rng_state") for name in names):
-        return "the state of its dice"
-    return ""
+    is_deepspeed = "latest" in names
+    has = {
+        "its end": UNFINISHED not in names,
+        "trainer_state.json": "trainer_state.json" in names,
+        "weights": is_deepspeed or not names.isdisjoint(WEIGHTS + WEIGHTS_OLD),
+        "the optimizer's state": is_deepspeed or not names.isdisjoint(OPTIMIZERS),
+        "the scheduler's state": is_deepspeed or "scheduler.pt" in names,
+        "the state of its dice": any(name.startswith("rng_state") for name in names),
+    }
+    return next((what for what, is_there in has.items() if not is_there), "")
 
 
 def step_of(name: str) -> int | None:
@@ -61,7 +58,7 @@ def all_of(output: Path) -> dict[int, Path]:
 def is_whole(checkpoint: Path) -> bool:
     """Everything that resuming needs is there, and no file ends before its end."""
     names = {entry.name for entry in checkpoint.iterdir()}
-    if lacking(names) or (UNFINISHED in names):
+    if lacking(names):
         return False
     if "latest" in names and not _has_files(checkpoint / (checkpoint / "latest").read_text().strip()):
         return False

@@ -87,7 +87,7 @@ def boot() -> str:
 
 def pids() -> list[int]:
     """Every process that can be seen."""
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]  # noqa: PTH208  # names, many
 
 
 def descendants(root: int) -> list[int]:
@@ -115,7 +115,7 @@ def send(pid: int, number: int) -> None:
 
 
 class Log:
-    """`trainer.log`, never more than `limit` bytes; what was before lies in `trainer.log.1`, and no further."""
+    """`trainer.log`, at most `limit` bytes; what was before lies in `trainer.log.1`, and no further."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from training.errors import InvalidJob, StoreUnavailable
 from training.job import JobError
@@ -48,10 +48,8 @@ class Processes:
 
     async def start(self, folder: Path, plan: Plan, *, fence: int) -> Started:
         """See Runs. Raises StoreUnavailable when the keeper says nothing."""
-        for name, content in plan.files.items():
-            _write(folder, name, content)
         order = keeper.Order(
-            folder=str(folder.resolve()),
+            folder=str(await asyncio.to_thread(_written, folder, plan.files)),
             command=list(plan.command),
             environment={**plan.environment, "CUDA_VISIBLE_DEVICES": ",".join(self._devices)},
             locks=[str(folder / "keeper.lock"), *(str(path) for path in self._device_locks())],
@@ -153,12 +151,16 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def _write(folder: Path, name: str, content: bytes) -> None:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InvalidJob("recipe", f"its file {name} lies outside of the job's folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keeper.write_whole(path, content)
+def _written(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a plan's files; the folder without links, as it marks its processes."""
+    within = folder.resolve()
+    for name, content in files.items():
+        path = (within / name).resolve()
+        if not path.is_relative_to(within):
+            raise InvalidJob("recipe", f"its file {name} lies outside of the job's folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keeper.write_whole(path, content)
+    return within
 
 
 def _tail(folder: Path) -> str:
@@ -188,8 +190,9 @@ async def _asked(order: bytes, folder: Path) -> Started:
             word = (await process.stdout.readline()).decode().strip()
     except (TimeoutError, OSError):
         word = ""
-    if word == "started" or word == "busy" or word == "outdated":
-        return word
+    for known in get_args(Started):
+        if word == known:
+            return cast("Started", word)
     with suppress(ProcessLookupError):
         process.kill()
     said = (folder / "keeper.log").read_text()[-500:]

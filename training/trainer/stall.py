@@ -1,7 +1,7 @@
 """Whether a run has come to a halt without ending. Pure.
 
-Loading, tokenising and a long step write no log but use the processor; a dead lock does neither. Waiting for a
-GPU spins on a core, so that a run on one is not taken for halted.
+Loading, tokenising and a long step write no log but use the processor; a dead lock does neither. Waiting
+for a GPU spins on a core, so that a run on one is not taken for halted.
 """
 
 from dataclasses import dataclass
