@@ -14,6 +14,7 @@ TrainingError
     ├── JobConflict          somebody else changed the job first: read it again and decide anew
     ├── RecordUnreadable     written by a newer version of this program
     ├── StoreUnavailable
+    ├── RunFault             this machine could not start a trainer
     └── QueueUnavailable
 """
 
@@ -119,6 +120,10 @@ class RecordUnreadable(StoreFault):
 
 class StoreUnavailable(StoreFault):
     """The job store did not answer; nothing is known about what it did."""
+
+
+class RunFault(StoreFault):
+    """This machine could not start a trainer."""
 
 
 class QueueUnavailable(StoreFault):

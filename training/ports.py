@@ -200,7 +200,7 @@ class Look:
 
     run: Run
     metrics: tuple[Mapping[str, float], ...] = ()
-    """Those that were said of step, total_steps, train_loss, valid_loss, learning_rate, epoch, trained_tokens."""
+    """Of step, total_steps, train_loss, valid_loss, learning_rate, epoch, trained_tokens: what was said."""
     checkpoints: tuple[int, ...] = ()
     """Steps of which a whole checkpoint is there."""
     examples: int | None = None

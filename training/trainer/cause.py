@@ -2,8 +2,8 @@
 
 Every failure of LLaMA-Factory has exit code 1. Under torchrun the last lines are its own ChildFailedError and
 the launcher's CalledProcessError; the cause is further up, behind "[rank0]:". Dialogues must not reach a
-record, and an exception's text may quote one: it is told only where its form is known. Of others, the kind and
-the place are.
+record, and an exception's text may quote one: it is told only where its form is known. Of others,
+the kind and the place are.
 """
 
 import re

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from training.errors import InvalidJob, StoreUnavailable
+from training.errors import InvalidJob, RunFault
 from training.job import JobError
 from training.ports import Follower, Plan, Run, Started
 from training.trainer import cause, checkpoints, keeper
@@ -47,7 +47,7 @@ class Processes:
         return await asyncio.to_thread(_cleared, folder)
 
     async def start(self, folder: Path, plan: Plan, *, fence: int) -> Started:
-        """See Runs. Raises StoreUnavailable when the keeper says nothing."""
+        """See Runs. Raises RunFault when the keeper says nothing."""
         order = keeper.Order(
             folder=str(await asyncio.to_thread(_written, folder, plan.files)),
             command=list(plan.command),
@@ -196,4 +196,4 @@ async def _asked(order: bytes, folder: Path) -> Started:
     with suppress(ProcessLookupError):
         process.kill()
     said = (folder / "keeper.log").read_text()[-500:]
-    raise StoreUnavailable(f"the keeper of {folder.name} did not start: {said}")
+    raise RunFault(f"the keeper of {folder.name} did not start: {said}")

@@ -35,7 +35,10 @@ def split(rest: bytes, content: bytes) -> tuple[tuple[bytes, ...], bytes]:
 
 
 def metrics(line: bytes) -> Metrics | None:
-    """The numbers of a line; None for a line that has no step. What is not a finite number is left out."""
+    """The numbers of a line; None for a line that has no step. What is not a finite number is left out.
+
+    `diverged` is there, and 1, where a loss is none.
+    """
     try:
         said = json.loads(line)
     except ValueError:
@@ -44,6 +47,8 @@ def metrics(line: bytes) -> Metrics | None:
         return None
     found = {ours: said[theirs] for theirs, ours in _NAMES.items() if theirs in said}
     numbers = {name: float(value) for name, value in found.items() if _is_finite(value)}
+    if any(_is_number(said.get(name)) and not _is_finite(said[name]) for name in ("loss", "eval_loss")):
+        numbers["diverged"] = 1.0
     return numbers if "step" in numbers else None
 
 
@@ -62,6 +67,10 @@ def examples(log: str) -> int | None:
     """How many examples the trainer says it trains on; None as long as it has not said."""
     found = _EXAMPLES.search(log)
     return int(found[1].replace(",", "")) if found else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_finite(value: object) -> bool:
