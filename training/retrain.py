@@ -10,6 +10,7 @@ is none of our business any more.
 """
 
 import logging
+from pathlib import Path
 
 from training.errors import JobConflict, JobNotFound, RequestFault, RunFault
 from training.job import MAX_ATTEMPTS, Change, Job, JobError, JobEvent, Level, Status, apply
@@ -38,16 +39,7 @@ async def run_job(job_id: str, *, shop: Workshop) -> None:
 async def _work(claim: Claim, shop: Workshop) -> None:
     """Raises Left."""
     try:
-        folder = shop.folder_of(claim.job.id)
-        if shop.trainer.cli() is None:
-            raise Failed("llamafactory_missing", shop.trainer.missing())
-        if folder is None:
-            raise Failed(
-                "folder_missing",
-                "The worker has no folder to train in: set training.folder, which gateway and workers share (or"
-                " FRIENDO_TRAINING_FOLDER, or the worker's --folder), and submit the job again.",
-            )
-        await train(claim, shop, folder)
+        await train(claim, shop, _equipped(claim.job, shop))
     except Failed as failed:
         await _fail(claim, failed.error)
     except RequestFault as fault:
@@ -56,10 +48,22 @@ async def _work(claim: Claim, shop: Workshop) -> None:
         await _fail(claim, JobError("keeper_failed", str(fault)))
     except OSError as error:
         log.exception("job %s: its folder cannot be used", claim.job.id)
-        told = (
-            f"{error.strerror or type(error).__name__}: {error.filename or folder}. Mend it and submit again."
+        told = f"{error.strerror or type(error).__name__}: {error.filename or 'training.folder'}."
+        await _fail(claim, JobError("folder_unusable", f"{told} Mend it and submit the job again."))
+
+
+def _equipped(job: Job, shop: Workshop) -> Path:
+    """The job's folder. Raises Failed where this worker cannot train at all."""
+    if shop.trainer.cli() is None:
+        raise Failed("llamafactory_missing", shop.trainer.missing())
+    folder = shop.folder_of(job.id)
+    if folder is None:
+        raise Failed(
+            "folder_missing",
+            "The worker has no folder to train in: set training.folder, which gateway and workers share"
+            " (or FRIENDO_TRAINING_FOLDER, or the worker's --folder), and submit the job again.",
         )
-        await _fail(claim, JobError("folder_unusable", told))
+    return folder
 
 
 async def _claimed(job_id: str, shop: Workshop) -> Claim | None:

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Left(Exception):
-    """The job is no longer this claim's to work on. `status` is None where it was claimed anew, or is gone."""
+    """The job is no longer this claim's. `status` is None where it was claimed anew, or is gone."""
 
     def __init__(self, job_id: str, status: Status | None) -> None:
         super().__init__(f"job {job_id}: {status or 'another claim'}")

@@ -3,7 +3,7 @@
     the record    the folder's run      what happens
     running       alive                 adopted
     running       ended                 its end is judged
-    anything      otherwise             what is left is ended, and it is begun from the newest whole checkpoint
+    anything      otherwise             the rest is ended, and it begins at the newest whole checkpoint
 
 An exit code decides nothing by itself: a trainer that was told to stop saves what it has and ends with 0.
 """
@@ -31,7 +31,8 @@ FROM_OUTSIDE = frozenset({129, 130, 137, 143})
 
 async def train(claim: Claim, shop: Workshop, folder: Path) -> None:
     """To the record `succeeded`. Raises Left, Failed and RequestFault; no process is left then, except where
-    the job was claimed anew: its run is the new claim's."""
+    the job was claimed anew: its run is the new claim's.
+    """
     course = _Course(claim, shop, folder)
     try:
         await course.go()
@@ -68,7 +69,7 @@ class _Course:
             if restarts > self._shop.patience.restarts:
                 raise Failed(
                     "trainer_killed",
-                    f"The trainer was ended from outside {restarts} times without getting to another checkpoint."
+                    f"The trainer was ended from outside {restarts} times and got to no further checkpoint."
                     " Look into the system's log (memory is the usual cause), and submit the job again.",
                 )
             await self._claim.tell("the trainer was ended from outside", level=Level.WARN)
@@ -131,8 +132,8 @@ class _Course:
             if stall.is_stalled(pulse, now=now, after_s=self._shop.patience.stall_s):
                 raise Failed(
                     "stalled",
-                    f"The trainer wrote nothing and used no processor for {self._shop.patience.stall_s:.0f} s."
-                    " It was ended; see the job's trainer.log.",
+                    f"The trainer wrote nothing and used no processor for"
+                    f" {self._shop.patience.stall_s:.0f} s. It was ended; see the job's trainer.log.",
                 )
             await self._shop.sleep(self._shop.patience.look_every_s)
 
@@ -141,8 +142,8 @@ class _Course:
         if look.examples is not None and look.examples != wanted:
             raise Failed(
                 "examples_lost",
-                f"The dataset has {wanted} examples and the trainer says that it has {look.examples}: it would"
-                " train on something else than was prepared. Check the recipe's cutoff, packing and max_samples.",
+                f"The dataset has {wanted} examples and the trainer says that it has {look.examples}:"
+                " it would train on something else than was prepared. Check the recipe's packing and max_samples.",
             )
 
     async def _is_done(self, run: Run) -> bool:

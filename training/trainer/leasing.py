@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Leasing:
-    """Gets the lease, keeps it, and gives it back. Its owner is the job: a new claim outdates the old one's."""
+    """Gets the lease, keeps it, gives it back. Its owner is the job: a new claim outdates the old one's."""
 
     def __init__(self, claim: Claim, shop: Workshop) -> None:
         self._claim = claim
