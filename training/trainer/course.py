@@ -143,7 +143,7 @@ class _Course:
             raise Failed(
                 "examples_lost",
                 f"The dataset has {wanted} examples and the trainer says that it has {look.examples}:"
-                " it would train on something else than was prepared. Check the recipe's packing and max_samples.",
+                " it would train on something else. Check the recipe's packing and max_samples.",
             )
 
     async def _is_done(self, run: Run) -> bool:

@@ -32,11 +32,18 @@ Equip = Callable[[Settings, "redis.asyncio.Redis", LlamaFactory], Workshop]
 class NothingYet:
     """Stands where datasets and recipes are to be."""
 
-    async def prepare(self, job: Job, folder: Path) -> Prepared:
+    async def prepare(self, job: Job, folder: Path) -> Prepared:  # noqa: ARG002  # as the door has it
         """See Datasets."""
         raise InvalidJob("training_file", f"this version reads no datasets yet: {job.training_file!r}")
 
-    async def plan(self, job: Job, prepared: Prepared, *, folder: Path, resume_from: Path | None) -> Plan:
+    async def plan(  # as the door has it
+        self,
+        job: Job,
+        prepared: Prepared,  # noqa: ARG002
+        *,
+        folder: Path,  # noqa: ARG002
+        resume_from: Path | None,  # noqa: ARG002
+    ) -> Plan:
         """See Recipes."""
         raise InvalidJob("recipe", f"this version has no recipes yet: {job.recipe!r}")
 
