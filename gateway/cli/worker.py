@@ -8,35 +8,43 @@ from typing import Annotated
 import typer
 
 
+Redis = Annotated[
+    str | None, typer.Option(metavar="URL", help="Redis with the job records.", show_default="store.url")
+]
+QueueRedis = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Redis with the queue.", show_default="another database of the same server"
+    ),
+]
+Environment = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Its environment.", show_default="as `make llamafactory` makes it"),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="training.folder, which gateway and workers share.",
+        envvar="FRIENDO_TRAINING_FOLDER",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="0,1|cpu", help="What one training takes.", show_default="every GPU, else cpu"),
+]
+Models = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=PATH", help="A base model's folder; may be repeated.")
+]
+
+
 def worker(
-    redis: Annotated[
-        str | None, typer.Option(metavar="URL", help="Redis with the job records.", show_default="store.url")
-    ] = None,
-    queue_redis: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Redis with the queue.", show_default="another database of the same server"
-        ),
-    ] = None,
-    llamafactory: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Its environment.", show_default="as `make llamafactory` makes it"),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="training.folder, which gateway and workers share.",
-            envvar="FRIENDO_TRAINING_FOLDER",
-        ),
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(metavar="0,1|cpu", help="What one training takes.", show_default="every GPU, else cpu"),
-    ] = None,
-    models: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="A base model's folder; may be repeated.")
-    ] = None,
+    redis: Redis = None,
+    queue_redis: QueueRedis = None,
+    llamafactory: Environment = None,
+    folder: Folder = None,
+    gpus: Gpus = None,
+    models: Models = None,
 ) -> None:
     """Take training jobs from the queue, one at a time, until told to stop."""
     from gateway.cli.job_addresses import job_addresses
