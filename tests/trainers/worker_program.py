@@ -1,4 +1,7 @@
-"""The real worker process, with pretended datasets and recipes: `worker_program.py STEPS STEP_S OPTION...`."""
+"""The real worker process, with pretended datasets and recipes: `worker_program.py STEPS STEP_S OPTION...`.
+
+A dependency of funboost installs a package `tests` of its own, so what lies beside this file is named without it.
+"""
 
 import asyncio
 import dataclasses
@@ -8,8 +11,8 @@ import sys
 from pathlib import Path
 
 import redis.asyncio
+from rooms import QUICK, Forty, Installed, Pretended
 
-from tests.trainers.rooms import QUICK, Forty, Installed, Pretended
 from training.llamafactory import LlamaFactory
 from training.redis_gpus import RedisGpus
 from training.trainer.equipment import equipped

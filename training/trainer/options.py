@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from training.llamafactory import default_folder
 from training.redis_queue import queue_address
@@ -24,7 +23,7 @@ class Settings:
     folder: Path | None = None
     gpus: tuple[str, ...] = ()
     """Devices of this machine; none of them is the CPU."""
-    models: Mapping[str, Path] = MappingProxyType({})
+    models: Mapping[str, Path] = field(default_factory=dict)
     """Base models' folders by name."""
 
 
