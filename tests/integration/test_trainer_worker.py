@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import redis.asyncio
 
 from tests.trainers.rooms import a_job, left_of, runs_of, steps_made, who
 from training.dispatch import dispatch
+from training.errors import StoreUnavailable
 from training.job import Job, Status
 from training.redis_jobs import RedisJobs
 from training.redis_queue import RedisQueue, queue_address
@@ -73,9 +75,11 @@ class Place:
     async def until(self, holds: Callable[[Job], bool]) -> Job:
         """Wait for job-1 to be as wanted."""
         async with asyncio.timeout(WITHIN_S):
-            while not holds(job := await self.store.get("job-1")):
+            while True:
+                with suppress(StoreUnavailable):  # a test restarts the server beneath this connection
+                    if holds(job := await self.store.get("job-1")):
+                        return job
                 await asyncio.sleep(0.05)
-        return job
 
     async def final(self) -> Job:
         """Wait for its end."""
