@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-
 Redis = Annotated[
     str | None, typer.Option(metavar="URL", help="Redis with the job records.", show_default="store.url")
 ]

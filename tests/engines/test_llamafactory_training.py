@@ -27,7 +27,7 @@ class Sums:
     """Datasets: forty sums, in the form of ShareGPT."""
 
     async def prepare(self, job: Job, folder: Path) -> Prepared:
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         rows = [
             [
                 {"from": "human", "value": f"What is {n} plus one?"},
@@ -183,7 +183,7 @@ async def test_full_sft_killed_with_its_worker_resumes_at_the_exact_step(
 async def test_paused_it_makes_a_checkpoint_of_the_moment(
     tmp_path: Path, folder: Path, llamafactory: Path, engine_places: Places
 ) -> None:
-    """transformers' just-in-time checkpoint, at a step at which none was due; it goes on from there."""
+    """The just-in-time checkpoint, at a step at which none was due; it goes on from there."""
     model = engine_places.model_folder()
     shop = real_shop(tmp_path, Tiny(llamafactory, model, kind="lora", steps=20, save=50))
     shop = dataclasses.replace(shop, runs=_patient(tmp_path))
@@ -208,7 +208,7 @@ async def test_paused_it_makes_a_checkpoint_of_the_moment(
 async def test_two_ranks_cancelled_leave_no_process(
     tmp_path: Path, folder: Path, llamafactory: Path, engine_places: Places
 ) -> None:
-    """torchrun's ranks are in sessions of their own."""
+    """The ranks of torchrun are in sessions of their own."""
     model = engine_places.model_folder()
     shop = real_shop(tmp_path, Tiny(llamafactory, model, kind="lora", steps=200, save=200, ranks=2))
     await shop.store.create(a_job())

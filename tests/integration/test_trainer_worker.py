@@ -59,8 +59,12 @@ class Place:
             options = ("--redis", self._url, "--folder", str(self.root), "--gpus", "cpu")
             worker = subprocess.Popen(
                 [sys.executable, str(PROGRAM), str(steps), str(step_s), *options],
-                cwd=self.root, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=log, text=True,
-            )  # fmt: skip
+                cwd=self.root,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.workers.append(worker)
         assert worker.stdout is not None
         line = worker.stdout.readline()
@@ -72,12 +76,12 @@ class Place:
         """job-1, as the gateway does."""
         await dispatch(a_job(), store=self.store, queue=self.queue, now=time.time())
 
-    async def until(self, holds: Callable[[Job], bool]) -> Job:
-        """Wait for job-1 to be as wanted."""
+    async def until(self, holds: Callable[[Job], bool], job_id: str = "job-1") -> Job:
+        """Wait for a job to be as wanted."""
         async with asyncio.timeout(WITHIN_S):
             while True:
                 with suppress(StoreUnavailable):  # a test restarts the server beneath this connection
-                    if holds(job := await self.store.get("job-1")):
+                    if holds(job := await self.store.get(job_id)):
                         return job
                 await asyncio.sleep(0.05)
 
@@ -102,7 +106,7 @@ async def place(valkey: Server, tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def test_a_killed_workers_run_is_adopted(place: Place) -> None:
-    """kill -9; the trainer goes on, the next worker finishes with it."""
+    """By kill -9; the trainer goes on, the next worker finishes with it."""
     first = place.start()
     await place.submit()
     await steps_made(place.folder, 3)
@@ -182,12 +186,9 @@ async def test_two_jobs_never_train_at_once_on_one_machine(place: Place) -> None
     await place.submit()
     await dispatch(a_job("job-2"), store=place.store, queue=place.queue, now=time.time())
 
-    await place.final()
-    async with asyncio.timeout(WITHIN_S):
-        while not (await place.store.get("job-2")).terminal:
-            await asyncio.sleep(0.05)
+    one = await place.final()
+    two = await place.until(lambda job: job.terminal, "job-2")
 
-    one, two = await place.store.get("job-1"), await place.store.get("job-2")
     assert (one.status, two.status) == (Status.SUCCEEDED, Status.SUCCEEDED)
     assert {one.fine_tuned_model, two.fine_tuned_model} == {"smollm2--1", "smollm2--2"}
     spans = sorted(

@@ -34,7 +34,7 @@ class Forty:
     """Datasets: forty examples, whatever is asked."""
 
     async def prepare(self, job: Job, folder: Path) -> Prepared:
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         (folder / "dataset_info.json").write_text("{}")
         return Prepared(folder, "train", "", EXAMPLES, 100)
 
@@ -42,9 +42,7 @@ class Forty:
 class Pretended:
     """Recipes: the pretended trainer with these words."""
 
-    def __init__(
-        self, steps: int = 10, *, examples: int = EXAMPLES, first: tuple[str, ...] = (), **words: object
-    ):
+    def __init__(self, steps: int = 10, *, examples: int = EXAMPLES, **words: object) -> None:
         self._steps = steps
         self._examples = examples
         self._words = words
@@ -94,7 +92,7 @@ def a_job(job_id: str = "job-1") -> Job:
 
 
 def left_of(folder: Path) -> list[int]:
-    """Processes that run for a job's folder: its tree, by the mark that all of it inherits, and its keeper."""
+    """Processes that run for a job's folder: its tree, by the mark that all of it inherits."""
     mark = f"{keeper.MARK}={folder.resolve()}".encode()
     found = []
     for pid in keeper.pids():

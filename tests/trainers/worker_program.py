@@ -1,6 +1,6 @@
 """The real worker process, with pretended datasets and recipes: `worker_program.py STEPS STEP_S OPTION...`.
 
-A dependency of funboost installs a package `tests` of its own, so what lies beside this file is named without it.
+A dependency of funboost installs a package `tests`: what lies beside this file is named without it.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ TORCHRUN = f"""
 [rank1]:     run_exp()
 [rank1]:   File "{SITE}/torch/nn/modules/module.py", line 1751, in _wrapped_call_impl
 [rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity
-W1124 10:00:01.123 4711 torch/distributed/elastic/multiprocessing/api.py:897] Sending process 4712 closing SIGTERM
+W1124 10:00:01.123 torch/distributed/elastic/multiprocessing/api.py:897] Sending process 4712 closing SIGTERM
 Traceback (most recent call last):
   File "{SITE}/torch/distributed/launcher/api.py", line 277, in launch_agent
     raise ChildFailedError(
