@@ -15,6 +15,7 @@ TrainingError
     ├── RecordUnreadable     written by a newer version of this program
     ├── StoreUnavailable
     ├── ProbeFailed          what measures a trained version ended without an answer
+    ├── RunFault             this machine could not start a trainer
     └── QueueUnavailable
 """
 
@@ -127,6 +128,10 @@ class ProbeFailed(StoreFault):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the version could not be measured: {reason}")
+
+
+class RunFault(StoreFault):
+    """This machine could not start a trainer."""
 
 
 class QueueUnavailable(StoreFault):

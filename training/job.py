@@ -5,8 +5,8 @@ is legal is read off `TRANSITIONS` and nowhere else. And three counters, each fo
 
     version    how often was the record changed?  The store takes a record only one version after its own.
     fence      which claim is the newest?         Whoever works under an older one must stop.
-    attempts   how often was it claimed since it was last queued?  A job that kills its worker comes back
-               from the queue for ever, because the queue does not count; this does.
+    attempts   how often was it claimed since it was last queued or got ahead?  A job that kills its worker
+               comes back from the queue for ever, because the queue does not count; this does.
 
 The record is the truth. The queue carries the id alone, and may carry it twice.
 """
@@ -43,10 +43,15 @@ class Status(StrEnum):
 
 
 class Change(StrEnum):
-    """What can happen to a job. `claim` is a worker taking it, the first time or after another's death."""
+    """What can happen to a job.
+
+    `claim` is a worker taking it, the first time or after another's death; `progress` a checkpoint from which
+    it will be resumed.
+    """
 
     CLAIM = "claim"
     START = "start"
+    PROGRESS = "progress"
     PAUSE = "pause"
     RESUME = "resume"
     SUCCEED = "succeed"
@@ -68,6 +73,7 @@ TRANSITIONS: Mapping[tuple[Status, Change], Status] = MappingProxyType(
         (Status.VALIDATING, Change.FAIL): Status.FAILED,
         (Status.VALIDATING, Change.CANCEL): Status.CANCELLED,
         (Status.RUNNING, Change.CLAIM): Status.RUNNING,
+        (Status.RUNNING, Change.PROGRESS): Status.RUNNING,
         (Status.RUNNING, Change.PAUSE): Status.PAUSED,
         (Status.RUNNING, Change.SUCCEED): Status.SUCCEEDED,
         (Status.RUNNING, Change.FAIL): Status.FAILED,
@@ -178,12 +184,15 @@ def apply(job: Job, change: Change, *, now: float, error: JobError | None = None
     if (change is Change.FAIL) != (error is not None):
         raise ValueError(f"an error is given if and only if a job fails, not with {change} and {error}")
     claimed = int(change is Change.CLAIM)
+    at = max(now, job.updated_at)
     return msgspec.structs.replace(
         job,
         status=status,
         error=error and JobError(error.code, error.message[:MAX_MESSAGE_CHARS]),
-        attempts=0 if change is Change.RESUME else job.attempts + claimed,
+        attempts=0 if change in (Change.RESUME, Change.PROGRESS) else job.attempts + claimed,
         fence=job.fence + claimed,
         version=job.version + 1,
-        updated_at=max(now, job.updated_at),
+        updated_at=at,
+        started_at=at if change is Change.START and job.started_at is None else job.started_at,
+        finished_at=at if status in TERMINAL else job.finished_at,
     )

@@ -3,13 +3,14 @@
 Both are asynchronous, because the gateway, which creates and shows jobs, has one thread for everybody.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
-from training.job import Job, JobEvent
+from training.job import Job, JobError, JobEvent
 
 Purpose = Literal["fine-tune", "fine-tune-results", "evals"]
 
@@ -124,3 +125,150 @@ class Trainer(Protocol):
 
     def missing(self) -> str:
         """What to tell a person when it is not: where it was looked for and the command that installs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is started for a job, in its folder."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    files: Mapping[str, bytes]
+    """Written into the job's folder first, by their path in it."""
+    base: Path
+    """The base model's folder."""
+    is_full: bool
+    """It makes a model, not an adapter."""
+    notes: tuple[str, ...]
+    """For people: what was chosen and why."""
+
+
+class Recipes(Protocol):
+    """What turns a job into a command. Its output goes to `output/` in the job's folder."""
+
+    async def plan(self, job: Job, prepared: Prepared, *, folder: Path, resume_from: Path | None) -> Plan:
+        """The plan of a job whose folder is `folder`; resumed from a checkpoint where one is given.
+
+        Raises InvalidJob.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """GPUs that one job has to itself for a while. `fence` is larger than that of every earlier lease."""
+
+    names: tuple[str, ...]
+    owner: str
+    fence: int
+
+
+class Gpus(Protocol):
+    """Who has which GPU. Every method raises StoreUnavailable when the store does not answer."""
+
+    async def acquire(self, names: tuple[str, ...], owner: str) -> Lease | None:
+        """All of them or none: None if another owner has one. An owner's own earlier lease is outdated."""
+
+    async def renew(self, lease: Lease) -> bool:
+        """Keep it for as long again. False if it has run out or is outdated: it holds nothing any more."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give up what it still holds; nothing happens to what it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The newest process tree of a job's folder.
+
+    `none`: there never was one; `alive`: its keeper lives on this machine; `ended`: with `code`;
+    `lost`: its keeper is gone and has not said how it ended.
+    """
+
+    state: Literal["none", "alive", "ended", "lost"]
+    pid: int = 0
+    """Of the keeper."""
+    start: int = 0
+    """When it started, in ticks since boot: a process id alone is used again."""
+    code: int = 0
+    is_stopped: bool = False
+    """It was told to end: what its exit code says means nothing."""
+
+
+Started = Literal["started", "busy", "outdated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen of a run in one look. Lists hold what is new since the last one."""
+
+    run: Run
+    metrics: tuple[Mapping[str, float], ...] = ()
+    """Of step, total_steps, train_loss, valid_loss, learning_rate, epoch, trained_tokens: what was said."""
+    checkpoints: tuple[int, ...] = ()
+    """Steps of which a whole checkpoint is there."""
+    examples: int | None = None
+    """How many the trainer says it has, once it has said so."""
+    log_bytes: int = 0
+    """Ever written to its logs, as far as is known; only changes mean something."""
+    cpu_ticks: int = 0
+    """That its tree has used; falls when a process ends."""
+
+
+class Follower(Protocol):
+    """Reads one run's files as they grow."""
+
+    async def look(self) -> Look:
+        """What is new."""
+
+
+class Runs(Protocol):
+    """The trainers of this machine, each a process tree kept by its keeper."""
+
+    async def find(self, folder: Path) -> Run:
+        """The newest run of a job's folder."""
+
+    async def clear(self, folder: Path) -> Path | None:
+        """Make the folder of a run that is over ready for another, and return the checkpoint to resume from.
+
+        What a lost keeper has left running is ended; checkpoints that are not whole are removed.
+        """
+
+    async def start(self, folder: Path, plan: Plan, *, fence: int) -> Started:
+        """Start it.
+
+        `busy`: the folder or a GPU has a run. `outdated`: the folder has seen a claim newer than `fence`.
+        """
+
+    async def stop(self, folder: Path, run: Run, *, patient: bool = False) -> Run:
+        """End its whole tree and return how it ended. `patient`: with time for a last checkpoint."""
+
+    def follow(self, folder: Path) -> Follower:
+        """Read it from its beginning."""
+
+    async def cause(self, folder: Path, code: int) -> JobError:
+        """Why it ended with this code, from its log, without a word of the dialogues in it."""
+
+    async def is_complete(self, folder: Path) -> bool:
+        """It made its last step and left weights."""
+
+
+class Shelf(Protocol):
+    """Where finished models stand."""
+
+    async def note(self, job: Job, folder: Path, plan: Plan, prepared: Prepared) -> None:
+        """Keep with the job what its model's lineage will say: before it is trained."""
+
+    async def publish(self, job: Job, folder: Path) -> str:
+        """Move the output to `models/<alias>--<version>/` with its lineage; return that name.
+
+        A second call for the same job returns the same name.
+        """
+
+    async def withdraw(self, folder: Path, name: str) -> None:
+        """Take it back into the job's folder: it turned out to be no success."""
+
+
+class Evaluator(Protocol):
+    """What looks at a trained model before anybody else can."""
+
+    async def after_training(self, job: Job, folder: Path) -> None:
+        """`folder` is the job's, with `output/`. Raises TrainingError where the model must not be kept."""

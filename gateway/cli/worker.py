@@ -7,21 +7,43 @@ from typing import Annotated
 
 import typer
 
+Redis = Annotated[
+    str | None, typer.Option(metavar="URL", help="Redis with the job records.", show_default="store.url")
+]
+QueueRedis = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Redis with the queue.", show_default="another database of the same server"
+    ),
+]
+Environment = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Its environment.", show_default="as `make llamafactory` makes it"),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="training.folder, which gateway and workers share.",
+        envvar="FRIENDO_TRAINING_FOLDER",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="0,1|cpu", help="What one training takes.", show_default="every GPU, else cpu"),
+]
+Models = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=PATH", help="A base model's folder; may be repeated.")
+]
+
 
 def worker(
-    redis: Annotated[
-        str | None, typer.Option(metavar="URL", help="Redis with the job records.", show_default="store.url")
-    ] = None,
-    queue_redis: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Redis with the queue.", show_default="another database of the same server"
-        ),
-    ] = None,
-    llamafactory: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Its environment.", show_default="as `make llamafactory` makes it"),
-    ] = None,
+    redis: Redis = None,
+    queue_redis: QueueRedis = None,
+    llamafactory: Environment = None,
+    folder: Folder = None,
+    gpus: Gpus = None,
+    models: Models = None,
 ) -> None:
     """Take training jobs from the queue, one at a time, until told to stop."""
     from gateway.cli.job_addresses import job_addresses
@@ -37,5 +59,7 @@ def worker(
 
     from training.worker import main
 
-    at = () if llamafactory is None else ("--llamafactory", str(llamafactory))
-    main(["--redis", addresses.records, "--queue-redis", addresses.queue, *at])
+    given = {"--llamafactory": llamafactory, "--folder": folder, "--gpus": gpus}
+    at = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    named = [word for model in models or () for word in ("--models", model)]
+    main(["--redis", addresses.records, "--queue-redis", addresses.queue, *at, *named])

@@ -58,6 +58,7 @@ class Worker:
         self.log = home.with_suffix(".log")
         environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
         environment.pop("XDG_CACHE_HOME", None)
+        environment.pop("FRIENDO_TRAINING_FOLDER", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "training.worker", "--redis", redis_url, *options],
@@ -176,7 +177,7 @@ async def test_a_job_without_the_environment_ends_with_the_command_that_installs
     assert [e.level for e in await gateway.store.events(job.id)] == [Level.INFO, Level.INFO, Level.ERROR]
 
 
-async def test_a_job_with_the_environment_says_that_training_comes_later(
+async def test_a_job_for_a_worker_without_a_folder_says_what_to_set(
     valkey: Server, start: Start, gateway: Gateway, tmp_path: Path
 ) -> None:
     """The program is found where --llamafactory says, and is not run."""
@@ -191,7 +192,7 @@ async def test_a_job_with_the_environment_says_that_training_comes_later(
 
     assert ready["llamafactory"] is True
     assert job.error is not None
-    assert (job.status, job.error.code) == (Status.FAILED, "not_in_this_version")
+    assert (job.status, job.error.code) == (Status.FAILED, "folder_missing")
     assert not (tmp_path / "ran").exists()
 
 
@@ -321,6 +322,8 @@ async def test_a_worker_started_before_redis_waits_for_it(
     ("options", "told"),
     [
         ((), "FRIENDO_REDIS_URL"),
+        (("--redis", "redis://h/0", "--gpus", "all"), "neither cpu nor numbers"),
+        (("--redis", "redis://h/0", "--models", "smollm2"), "is not NAME=PATH"),
         (("--redis", "unix:///run/redis.sock"), "not a socket file"),
         (("--redis", "redis://h/0", "--queue-redis", "redis://h/x"), "number of a database"),
     ],

@@ -1,15 +1,18 @@
 """What a worker does with an id, over a store in memory and a trainer that is or is not there."""
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.trainers.rooms import Pretended, workshop
 from training.errors import JobConflict
 from training.job import MAX_ATTEMPTS, Change, Job, JobError, Level, Status, apply, new_job
 from training.memory_jobs import MemoryJobs
 from training.retrain import run_job
+from training.trainer.workshop import Workshop
 
 NOW = 2000.0
 
@@ -61,8 +64,14 @@ def a_job() -> Job:
 
 async def run(store: MemoryJobs, trainer: Installed | Missing) -> Job:
     """Run job-1 and read what became of it."""
-    await run_job("job-1", store=store, trainer=trainer, clock=lambda: NOW)
+    await run_job("job-1", shop=shop(store, trainer))
     return await store.get("job-1")
+
+
+def shop(store: MemoryJobs, trainer: Installed | Missing) -> Workshop:
+    """A worker's, without a folder: nothing is ever started."""
+    whole = workshop(Path("unused"), Pretended(), store=store)
+    return dataclasses.replace(whole, trainer=trainer, folder=None, clock=lambda: NOW)
 
 
 async def holding(job: Job) -> MemoryJobs:
@@ -82,14 +91,14 @@ async def test_a_missing_environment_fails_the_job_with_the_command_that_install
     assert (Status.FAILED, expected, NOW) == (job.status, job.error, job.updated_at)
 
 
-async def test_a_present_environment_does_not_pretend_to_train() -> None:
-    """This version says that it cannot run recipes, and nothing succeeds."""
+async def test_a_worker_without_a_folder_says_what_to_set() -> None:
+    """And nothing is started."""
     job = await run(await holding(a_job()), Installed())
 
     assert job.status is Status.FAILED
     assert job.error is not None
-    assert job.error.code == "not_in_this_version"
-    assert "training release" in job.error.message
+    assert job.error.code == "folder_missing"
+    assert "FRIENDO_TRAINING_FOLDER" in job.error.message
 
 
 async def test_the_story_tells_the_attempt_and_the_failure() -> None:
@@ -137,7 +146,7 @@ async def test_an_id_without_a_record_is_dropped() -> None:
     """The worker goes on to the next one."""
     store = MemoryJobs()
 
-    await run_job("job-1", store=store, trainer=Missing(), clock=lambda: NOW)
+    await run_job("job-1", shop=shop(store, Missing()))
 
     assert await store.list("acme") == ()
 
@@ -225,4 +234,4 @@ async def test_endless_contention_is_given_up_and_told() -> None:
     await store.create(a_job())
 
     with pytest.raises(JobConflict):
-        await run_job("job-1", store=store, trainer=Missing(), clock=lambda: NOW)
+        await run_job("job-1", shop=shop(store, Missing()))

@@ -1,0 +1,1 @@
+"""The trainer's processes: kept by a program that outlives the worker, followed by their files."""
