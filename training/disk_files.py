@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from training.errors import FileMissing, FileTooLarge, StoreUnavailable, TooMany
 from training.ports import Purpose, StoredFile
 from training.tenant_name import tenant_name
 
-ABANDONED_AFTER_S = 3600.0
+ABANDONED_AFTER_S = 86_400.0
 """So long nothing was written to a content under way: its process is gone."""
 _ID = re.compile(r"file-[0-9a-f]{32}")
 _WRITE_BYTES = 1024 * 1024
@@ -59,6 +60,7 @@ class DiskFiles:
                     raise FileTooLarge(self._max_bytes)
                 if upload.is_worth_writing:
                     await asyncio.to_thread(upload.write)
+            await asyncio.to_thread(upload.write)
             told = purpose() if callable(purpose) else purpose
             stored = StoredFile(
                 id=upload.place.name,
@@ -69,8 +71,7 @@ class DiskFiles:
                 sha256=upload.digest.hexdigest(),
                 created_at=now,
             )
-            # Shielded: a client that leaves now must not delete what a thread is giving its name.
-            await asyncio.shield(asyncio.to_thread(upload.keep, msgspec.json.encode(stored)))
+            await asyncio.to_thread(upload.keep, msgspec.json.encode(stored))
         finally:
             await asyncio.shield(asyncio.to_thread(upload.end))
         return stored
@@ -141,7 +142,11 @@ class DiskFiles:
 
 
 class _Upload:
-    """A content on its way to the disk."""
+    """A content on its way to the disk.
+
+    A client that leaves cancels who waits for a thread, not the thread: what writes and what ends are one behind
+    the other, and behind the end nothing is written.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -150,6 +155,7 @@ class _Upload:
         self._waiting = bytearray()
         self._part = place.with_name(f"{place.name}.part")
         self._file: IO[bytes] = self._part.open("xb")
+        self._alone = threading.Lock()
 
     @property
     def is_worth_writing(self) -> bool:
@@ -162,14 +168,18 @@ class _Upload:
         return self.bytes
 
     def write(self) -> None:
-        with _translated():
+        with self._alone, _translated():
+            if self._file.closed:
+                return
             self._file.write(self._waiting)
-        self.digest.update(self._waiting)
-        self._waiting = bytearray()
+            self.digest.update(self._waiting)
+            self._waiting = bytearray()
 
     def keep(self, facts: bytes) -> None:
         """Give it its name: from then on it is there."""
-        with _translated():
+        with self._alone, _translated():
+            if self._file.closed:
+                return
             self._file.flush()
             os.fsync(self._file.fileno())
             self._part.rename(self.place)
@@ -184,7 +194,7 @@ class _Upload:
 
     def end(self) -> None:
         """Close it; what was not kept is gone."""
-        with _translated():
+        with self._alone, _translated():
             self._file.close()
             if not _facts(self.place).exists():
                 for left in (self._part, self.place, self.place.with_name(f"{self.place.name}.facts.part")):
