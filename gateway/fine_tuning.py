@@ -10,12 +10,12 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotSetUp
 from training.dispatch import dispatch
 from training.errors import FileMissing, JobConflict, JobExists, JobNotFound
 from training.exported import find_dataset, is_dataset_id
@@ -53,19 +53,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     method: Method = "supervised"
     hyperparameters: Hyperparameters = Hyperparameters()
-
-
-class FineTuning(Protocol):
-    """What the routes ask for; `TrainingJobs`, or what tells why there are none."""
-
-    async def create(self, tenant: str, wanted: Wanted, *, key: str = "") -> Job: ...
-    async def get(self, tenant: str, job_id: str) -> Job: ...
-    async def page(
-        self, tenant: str, *, after: str | None, limit: int, keeps: Callable[[Job], bool]
-    ) -> tuple[tuple[Job, ...], bool]: ...
-    async def change(self, tenant: str, job_id: str, change: Change) -> Job: ...
-    async def events(self, job: Job) -> tuple[JobEvent, ...]: ...
-    async def everybodys(self, *, after: str | None, limit: int) -> tuple[tuple[Job, ...], bool]: ...
 
 
 class TrainingJobs:
@@ -185,6 +172,30 @@ class TrainingJobs:
                 param=param,
                 code="invalid_file_purpose",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What of training this gateway has. What it lacks is None, and `why` says what to set."""
+
+    files: FileStore | None
+    jobs: TrainingJobs | None
+    why: str
+    recipe: str
+    """Of a job that names none."""
+    max_file_bytes: int
+
+    def need_files(self) -> FileStore:
+        """Raises NotSetUp."""
+        if self.files is None:
+            raise NotSetUp(self.why)
+        return self.files
+
+    def need_jobs(self) -> TrainingJobs:
+        """Raises NotSetUp."""
+        if self.jobs is None:
+            raise NotSetUp(self.why)
+        return self.jobs
 
 
 def _job(job_id: str, tenant: str, wanted: Wanted, now: float) -> Job:
