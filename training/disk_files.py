@@ -116,7 +116,9 @@ class DiskFiles:
             except FileNotFoundError:
                 raise FileMissing(place.name) from None
             except msgspec.DecodeError as error:
-                raise StoreUnavailable(f"what is kept of file {place.name} cannot be read: {error}") from error
+                raise StoreUnavailable(
+                    f"what is kept of file {place.name} cannot be read: {error}"
+                ) from error
 
     def _all(self, folder: Path) -> tuple[StoredFile, ...]:
         with _translated():

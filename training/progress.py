@@ -70,7 +70,9 @@ def checkpoints(events: Sequence[JobEvent]) -> tuple[tuple[int, JobEvent], ...]:
 def _attempt(events: Sequence[JobEvent]) -> Iterator[JobEvent]:
     """The lines with a step since it last went back, which it does where a run is resumed."""
     run = [event for event in events if _number(event, STEP) is not None]
-    starts = [n for n, (a, b) in enumerate(pairwise(run), 1) if (_number(b, STEP) or 0) < (_number(a, STEP) or 0)]
+    starts = [
+        n for n, (a, b) in enumerate(pairwise(run), 1) if (_number(b, STEP) or 0) < (_number(a, STEP) or 0)
+    ]
     yield from run[starts[-1] if starts else 0 :]
 
 

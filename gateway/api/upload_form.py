@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway.api.conversation_body import raw_headers
-from gateway.errors import BadRequest, BodyStalled
+from gateway.errors import BadRequest, BodyStalled, TooLarge
 from gateway.request import check_encoding
 
 MAX_FIELDS_BYTES = 64 * 1024
@@ -38,6 +38,7 @@ class UploadForm:
         self.filename = ""
         self._stream = request.stream()
         self._most = max_file_bytes + MAX_FIELDS_BYTES
+        self._bytes = 0
         self._parts = _Parts(self.fields)
         self._parser = MultipartParser(boundary, self._parts.callbacks())
 
@@ -65,6 +66,9 @@ class UploadForm:
         try:
             async with asyncio.timeout(_IDLE_S):
                 piece = await anext(self._stream)
+            self._bytes += len(piece)
+            if self._bytes > self._most:
+                raise TooLarge(self._most)
             self._parser.write(piece)
         except StopAsyncIteration:
             return False
