@@ -1,4 +1,4 @@
-"""What the stores of dialogues and training said when they failed, in the log: each text once a minute, few texts a minute.
+"""What the stores said when they failed, in the log: each text once a minute, few texts a minute.
 
 A store that is away or full fails every request, and the log is there to say why, not how often. What a
 server quotes in an error can be a command's argument (Redis: "unknown command 'X', with args beginning
@@ -20,6 +20,8 @@ _QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 _ARGUMENTS = re.compile(r"with args beginning with.*", re.DOTALL)
 
 _OF_OTHERS = (LeaseLost, ConversationErased, JobConflict)
+_OF_DIALOGUES = "the store of dialogues failed"
+_OF_TRAINING = "the store of training jobs and files failed"
 
 log = structlog.get_logger()
 
@@ -49,8 +51,8 @@ class FaultLog:
             self._left_out += 1
             return
         self._said.add(said)
-        whose = "dialogues" if isinstance(fault, StoreFault) else "training jobs"
-        log.error(f"the store of {whose} failed", fault=said[0], text=said[1])
+        event = _OF_DIALOGUES if isinstance(fault, StoreFault) else _OF_TRAINING
+        log.error(event, fault=said[0], text=said[1])
 
 
 def without_quotes(text: str) -> str:

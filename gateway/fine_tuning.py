@@ -1,8 +1,8 @@
 """Use case: training jobs as tenants see them, over the same records and queue that workers have.
 
-A client that got no answer sends its request again, so everything here may be asked twice: a job that was created
-under an idempotency key is found again, a change that was made is not made anew, and an id that may not have
-reached the queue is handed over again, which workers bear.
+A client that got no answer sends its request again, so everything here may be asked twice: a job that was
+created under an idempotency key is found again, a change that was made is not made anew, and an id that may not
+have reached the queue is handed over again, which workers bear.
 """
 
 import asyncio
@@ -105,7 +105,7 @@ class TrainingJobs:
             after = jobs[-1].id
 
     async def change(self, tenant: str, job_id: str, change: Change) -> Job:
-        """The job after the change; as it is, if it stands there already. Raises IllegalTransition, JobConflict."""
+        """The job after the change, perhaps made before. Raises IllegalTransition, JobConflict."""
         for _ in range(_TRIES):
             job = await self.get(tenant, job_id)
             if job.status is not _LEADS_TO[change]:

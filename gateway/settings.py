@@ -113,8 +113,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A folder that gateway and workers share, for files, datasets and models. Empty: `/v1/files` and
     `/v1/fine_tuning/jobs` answer 501."""
     queue_url: str = ""
-    """One Redis server for the queue of jobs; needed beside a cluster or sentinels. Empty: another database of
-    the store's server."""
+    """One Redis server for the queue of jobs; needed beside a cluster or sentinels. Empty: another database
+    of the store's server."""
     recipe: str = "lora"
     """How a job is trained that names no recipe."""
     max_file_bytes: int = 512 * 1024 * 1024

@@ -9,6 +9,8 @@ from redis.asyncio import Redis, RedisCluster
 
 from gateway.fine_tuning import Training, TrainingJobs
 from gateway.settings import Settings
+from history.redis_client import redis_client
+from history.redis_place import parse_place
 from training.disk_files import DiskFiles
 from training.redis_jobs import RedisJobs
 from training.redis_queue import RedisQueue, queue_address
@@ -21,7 +23,7 @@ log = structlog.get_logger()
 async def open_training(
     settings: Settings, client: Redis | RedisCluster | None, stack: contextlib.AsyncExitStack
 ) -> Training:
-    """What of training the settings ask for; `client`: of the store, None where it is this process's memory."""
+    """What of training the settings ask for. `client`: of the store, None where that is memory."""
     rule = settings.training
     folder = Path(rule.folder)
     if not rule.folder:
@@ -36,17 +38,10 @@ async def open_training(
         log.warning("no training jobs", reason=why)
         return Training(files, None, why, rule.recipe, rule.max_file_bytes)
     timeout_s = settings.store.timeout_s
-    password = None if rule.queue_url else settings.store.password or None
-    queue = Redis.from_url(
-        address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **_own(password)
-    )
-    await stack.enter_async_context(queue)
+    place = parse_place(address, password="" if rule.queue_url else settings.store.password)
+    queue = await stack.enter_async_context(redis_client(place, timeout_s=timeout_s))
     jobs = TrainingJobs(RedisJobs(client), RedisQueue(queue), files, folder / "datasets", time.time)
     return Training(files, jobs, "", rule.recipe, rule.max_file_bytes)
-
-
-def _own(password: str | None) -> dict[str, str]:
-    return {} if password is None else {"password": password}
 
 
 def _missing(*, has_store: bool, has_queue: bool) -> str:

@@ -5,9 +5,9 @@
     files/<tenant's hash>/<file id>.part     a content under way
     files/<tenant's hash>/.lock              held by who begins an upload: contents under way count as files
 
-Content first, then what it is, each synced before it gets its name, and the folder after: what was acknowledged
-survives a power cut, and a process that dies leaves nothing that a list would show. What is left of it goes
-with a later upload.
+Content first, then what it is, each synced before it gets its name, and the folder after: what was
+acknowledged survives a power cut, and a process that dies leaves nothing that a list would show. What is left
+of it goes with a later upload.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _WRITE_BYTES = 1024 * 1024
 
 
 class DiskFiles:
-    """A FileStore under `folder`, which is made when the first file comes. Limits: bytes, files per tenant."""
+    """A FileStore under `folder`, which the first file makes. Limits: bytes, and files per tenant."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_files: int) -> None:
         self._folder = folder
@@ -105,7 +105,7 @@ class DiskFiles:
             _make(folder)
             with _locked(folder):
                 _clear(folder, before=time.time() - ABANDONED_AFTER_S)
-                if sum(1 for name in os.listdir(folder) if _counts(name)) >= self._max_files:
+                if sum(map(_counts, _names(folder))) >= self._max_files:
                     raise TooManyFiles(self._max_files)
                 return _Upload(folder / f"file-{secrets.token_hex(16)}")
 
@@ -122,7 +122,7 @@ class DiskFiles:
 
     def _all(self, folder: Path) -> tuple[StoredFile, ...]:
         with _translated():
-            names = os.listdir(folder) if folder.is_dir() else []
+            names = _names(folder) if folder.is_dir() else ()
         found = []
         for name in names:
             file_id, dot, kind = name.partition(".")
@@ -146,8 +146,8 @@ class DiskFiles:
 class _Upload:
     """A content on its way to the disk.
 
-    A client that leaves cancels who waits for a thread, not the thread: what writes and what ends are one behind
-    the other, and behind the end nothing is written.
+    A client that leaves cancels who waits for a thread, not the thread: what writes and what ends go one
+    behind the other, and behind the end nothing is written.
     """
 
     def __init__(self, place: Path) -> None:
@@ -203,6 +203,10 @@ class _Upload:
                     left.unlink(missing_ok=True)
 
 
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(path.name for path in folder.iterdir())
+
+
 def _facts(place: Path) -> Path:
     return place.with_name(f"{place.name}.json")
 
@@ -214,7 +218,7 @@ def _counts(name: str) -> bool:
 
 def _clear(folder: Path, *, before: float) -> None:
     """Remove what a process left behind that died: contents that nothing says anything of."""
-    names = set(os.listdir(folder))
+    names = frozenset(_names(folder))
     for name in names:
         file_id, _, kind = name.partition(".")
         is_left = _ID.fullmatch(file_id) and kind != "json" and f"{file_id}.json" not in names

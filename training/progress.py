@@ -1,4 +1,4 @@
-"""What a job's lines of metrics say: how far it is, when it will be done, how its loss went, what can be resumed."""
+"""What lines of metrics say: how far it is, when it will be done, how its loss went, and what was saved."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ _LOSSES = ("train_loss", "valid_loss")
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A point of the loss curve. `at` is in seconds since 1970; a loss that was not measured there is None."""
+    """A point of the loss curve. `at` is in seconds since 1970; what was not measured there is None."""
 
     at: float
     step: int
@@ -30,7 +30,7 @@ class Progress(msgspec.Struct, frozen=True):
     train_loss: float | None
     valid_loss: float | None
     finishes_at: float | None
-    """Seconds since 1970, at the pace of this attempt; None before there are two steps to tell a pace from."""
+    """Seconds since 1970, at the pace of this attempt; None before two steps tell one."""
 
 
 def progress(events: Sequence[JobEvent]) -> Progress | None:

@@ -5,8 +5,8 @@
     friendo:jobs:{<tenant>}      zset    the tenant's job ids by creation time
     friendo:all-jobs             zset    everybody's newest MAX_LISTED, the same way
 
-The lists lie in slots of their own, so they are written first: a process that dies before the record leaves an
-id without a job, which `list` and `list_all` skip, never a job that nobody can find.
+The lists lie in slots of their own, so they are written first: a process that dies before the record leaves
+an id without a job, which `list` and `list_all` skip, never a job that nobody can find.
 """
 
 from collections.abc import Iterator, Sequence

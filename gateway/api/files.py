@@ -1,14 +1,14 @@
 """`/v1/files`: OpenAI's file objects over the folder that training reads."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
-from gateway.api.conversations import Identify, as_endpoint
 from gateway.api.conversation_body import whole_number
+from gateway.api.conversations import Identify, as_endpoint
 from gateway.api.upload_form import MAX_FIELDS_BYTES, UploadForm
 from gateway.errors import BadRequest
 from gateway.fine_tuning import Training
@@ -133,7 +133,7 @@ def _purpose(fields: dict[str, str]) -> Purpose:
     )
 
 
-async def _not_empty(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _not_empty(content: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     is_empty = True
     async for piece in content:
         is_empty = is_empty and not piece

@@ -80,7 +80,7 @@ def read_page(query: Mapping[str, str]) -> tuple[str | None, int]:
 
 
 def read_filter(query: Mapping[str, str]) -> Callable[[Job], bool]:
-    """Which jobs a list shows: `metadata[key]=value`, or `metadata=null` for those without. Raises BadRequest."""
+    """Which jobs a list shows: those of `metadata[key]=value`; those without any, of `metadata=null`."""
     wanted = {found.group(1): value for name, value in query.items() if (found := _FILTER.fullmatch(name))}
     plain = query.get("metadata")
     if plain is not None and (plain != "null" or wanted):

@@ -1,4 +1,4 @@
-"""The data plane's routes that are not hot: models, conversations, files, fine-tuning, health. Chat completions never come."""
+"""The data plane's routes that are not hot: all but completions, which never come."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,7 @@
-"""A form with one file in it (`multipart/form-data`), read as it comes: the file is never in memory as a whole.
+"""A form with one file in it (`multipart/form-data`), read as it comes: the file is never whole in memory.
 
-The parser is python-multipart, which Starlette uses too; Starlette's own reading of forms would put the file into
-a temporary folder first.
+The parser is python-multipart, which Starlette uses too; Starlette's own reading of forms would put the file
+into a temporary folder first.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway.api.conversation_body import raw_headers
@@ -96,7 +96,7 @@ class _Parts:
         self._disposition = b""
         self._of_file: list[bytes] = []
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """As the parser calls them."""
         return {
             "on_part_begin": self._begin,
