@@ -25,6 +25,7 @@ from gateway.conversations import Conversations
 from gateway.dispatch import Dispatcher
 from gateway.embedder import NodeEmbedder
 from gateway.errors import BadOption
+from gateway.fine_tuning import Training
 from gateway.garbage import settle_down
 from gateway.keys.everybody import Everybody
 from gateway.keys.keyring import Keyring
@@ -43,6 +44,7 @@ from gateway.routing.router import Router
 from gateway.server import Door, listen, serve_until_signal, url_of
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
+from gateway.training_edges import open_training
 from gateway.upkeep import Upkeep
 from gateway.waiting_room import WaitingRoom
 from history.allowance import Allowance
@@ -91,6 +93,7 @@ class Edges:
     roster: Roster
     membership: Membership
     authenticator: Everybody | Keyring
+    training: Training
 
 
 async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[Listening], None]) -> None:
@@ -253,6 +256,7 @@ def _doors(
     who = identified(edges.authenticator, chat.clock)
     public = public_app(
         conversations=ConversationRoutes(conversations, who, time.time, max_body=max_body),
+        training=edges.training,
         roster=edges.roster,
         authenticator=edges.authenticator,
         readiness=readiness,
@@ -262,6 +266,7 @@ def _doors(
     admin = admin_app(
         conversations=conversations,
         membership=edges.membership,
+        training=edges.training,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -312,6 +317,7 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
             roster=roster,
             membership=membership,
             authenticator=authenticator,
+            training=await open_training(settings, client, stack),
         )
 
 

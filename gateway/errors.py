@@ -18,6 +18,7 @@
     │   ├── NodesDown          every node that serves the model is away
     │   ├── NodesFull          every node that serves the model is at its cap, and the wait is too long
     │   └── Draining           the gateway is shutting down
+    ├── NotSetUp           this gateway was started without what the request asks for
     ├── OperatorFault      the process cannot run as it was started
     │   ├── BadOption          an option of a command makes no sense
     │   └── CannotListen       a port is taken
@@ -148,6 +149,10 @@ class Draining(CannotServe):
 
     def __init__(self) -> None:
         super().__init__("the gateway is shutting down; send the request again")
+
+
+class NotSetUp(GatewayError):
+    """This gateway was started without what the request asks for; the text says what to set."""
 
 
 class OperatorFault(GatewayError):

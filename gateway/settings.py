@@ -20,6 +20,8 @@ from gateway.config_file.forms import (
     kubernetes_service,
     node_address,
     port,
+    recipe_name,
+    redis_address,
     store_address,
 )
 from gateway.nodes.connection import Patience
@@ -104,6 +106,22 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recall_cache: RecallCacheRule = RecallCacheRule()
 
 
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files and training jobs over HTTP (docs/fine_tuning.md)."""
+
+    folder: str = ""
+    """A folder that gateway and workers share, for files, datasets and models. Empty: `/v1/files` and
+    `/v1/fine_tuning/jobs` answer 501."""
+    queue_url: str = ""
+    """One Redis server for the queue of jobs; needed beside a cluster or sentinels. Empty: another database
+    of the store's server."""
+    recipe: str = "lora"
+    """How a job is trained that names no recipe."""
+    max_file_bytes: int = 512 * 1024 * 1024
+    max_files: int = 1000
+    """Files that a tenant may have, those being uploaded included."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The gateway's settings."""
 
@@ -112,6 +130,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     history: History = History()
     archive: ArchiveRule = ArchiveRule()
+    training: Training = Training()
     routing: RoutingRules = RoutingRules()
     relay: Patience = Patience()
     roster: RosterRules = RosterRules()
@@ -123,6 +142,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _store_url(url: str) -> str:
     wrong = store_address(url) if url != "memory" else ""
     return f"{wrong}, or memory" if wrong else ""
+
+
+def _queue_url(url: str) -> str:
+    return redis_address(url) if url else ""
 
 
 _DAY_S = 86_400
@@ -181,6 +204,10 @@ FORMS: Mapping[str, Form] = {
     "nodes[].max_running": between(0, 1_000_000),
     "nodes[].api_key": header_text,
     "nodes[].rank": data_parallel_rank,
+    "training.queue_url": _queue_url,
+    "training.recipe": recipe_name,
+    "training.max_file_bytes": between(1, 2**40),
+    "training.max_files": between(1, 10_000),
     "roster.drain_s": between(0, _DAY_S),
     "discovery[].dns": dns_name,
     "discovery[].kubernetes": kubernetes_service,

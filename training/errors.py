@@ -8,6 +8,7 @@ TrainingError
 │   ├── TooManyJobs
 │   ├── FileMissing
 │   ├── FileTooLarge
+│   ├── TooManyFiles
 │   ├── BadDataset           records of it would be dropped in silence, poison the model or end the trainer
 │   └── IllegalTransition    the job's status does not allow the change
 └── StoreFault               the request was right, what stands behind us was not
@@ -79,6 +80,14 @@ class FileTooLarge(RequestFault):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a file has at most {limit} bytes; split it, or raise the limit")
+        self.limit = limit
+
+
+class TooManyFiles(RequestFault):
+    """The tenant has as many files as it may have, those under way included."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are {limit} files, and no more are kept; delete one that is not needed")
         self.limit = limit
 
 

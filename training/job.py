@@ -25,6 +25,8 @@ SCHEMA = 1
 MAX_ATTEMPTS = 3
 MAX_EVENTS = 1000
 MAX_MESSAGE_CHARS = 2000
+MAX_LISTED = 100_000
+"""As many jobs of all tenants together are listed."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[^\s{}]{1,256}")

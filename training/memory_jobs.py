@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from training.errors import JobConflict, JobExists, JobNotFound, TooManyJobs
-from training.job import MAX_EVENTS, Job, JobEvent
+from training.job import MAX_EVENTS, MAX_LISTED, Job, JobEvent
 
 
 class MemoryJobs:
@@ -40,14 +40,11 @@ class MemoryJobs:
 
     async def list(self, tenant: str, *, after: str | None = None, limit: int = 20) -> tuple[Job, ...]:
         """See JobStore."""
-        jobs = self._newest_first(tenant)
-        start = 0
-        if after is not None:
-            ids = [job.id for job in jobs]
-            if after not in ids:
-                raise JobNotFound(after)
-            start = ids.index(after) + 1
-        return tuple(jobs[start : start + limit])
+        return _page(self._newest_first(tenant), after, limit)
+
+    async def list_all(self, *, after: str | None = None, limit: int = 20) -> tuple[Job, ...]:
+        """See JobStore."""
+        return _page(self._newest_first(None)[:MAX_LISTED], after, limit)
 
     async def append_event(self, job_id: str, event: JobEvent) -> int:
         """See JobStore."""
@@ -63,6 +60,16 @@ class MemoryJobs:
         await self.get(job_id)
         return tuple(event for event in self._events[job_id] if event.seq > after)[:limit]
 
-    def _newest_first(self, tenant: str) -> Sequence[Job]:
-        jobs = [job for job in self._jobs.values() if job.tenant == tenant]
+    def _newest_first(self, tenant: str | None) -> Sequence[Job]:
+        jobs = [job for job in self._jobs.values() if tenant in (None, job.tenant)]
         return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)
+
+
+def _page(jobs: Sequence[Job], after: str | None, limit: int) -> tuple[Job, ...]:
+    start = 0
+    if after is not None:
+        ids = [job.id for job in jobs]
+        if after not in ids:
+            raise JobNotFound(after)
+        start = ids.index(after) + 1
+    return tuple(jobs[start : start + limit])

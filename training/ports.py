@@ -3,7 +3,7 @@
 Both are asynchronous, because the gateway, which creates and shows jobs, has one thread for everybody.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -69,6 +69,12 @@ class JobStore(Protocol):
         Raises JobNotFound if `after` is none of the tenant's.
         """
 
+    async def list_all(self, *, after: str | None = None, limit: int = 20) -> tuple[Job, ...]:
+        """Everybody's jobs, newest first, of the newest MAX_LISTED; for who runs the gateway.
+
+        Raises JobNotFound if `after` is none of them.
+        """
+
     async def append_event(self, job_id: str, event: JobEvent) -> int:
         """Add a line to the job's story and return its number. The oldest go beyond MAX_EVENTS.
 
@@ -90,9 +96,19 @@ class FileStore(Protocol):
     """Where uploaded files lie. Ids never cross tenants. Raises StoreUnavailable where the disk refuses."""
 
     async def create(
-        self, tenant: str, filename: str, purpose: Purpose, content: AsyncIterator[bytes], *, now: float
+        self,
+        tenant: str,
+        filename: str,
+        purpose: Purpose | Callable[[], Purpose],
+        content: AsyncIterator[bytes],
+        *,
+        now: float,
     ) -> StoredFile:
-        """Keep it whole or not at all. Raises FileTooLarge."""
+        """Keep it whole or not at all: what `content` or `purpose` raises leaves nothing behind.
+
+        A purpose that is told behind the content, as forms do, comes as a function and is asked for then.
+        Raises FileTooLarge, TooManyFiles.
+        """
 
     async def get(self, tenant: str, file_id: str) -> StoredFile:
         """What it is. Raises FileMissing."""

@@ -1,4 +1,4 @@
--- Reads a tenant's job ids, newest first. KEYS: the tenant's list. ARGV: the id to begin behind or '', how many.
+-- Reads job ids of a list, newest first. KEYS: the list. ARGV: the id to begin behind or '', how many.
 -- Returns the ids, or nothing if the list has no such id.
 local start = 0
 if ARGV[1] ~= '' then

@@ -3,9 +3,10 @@
     friendo:job:{<id>}           hash    record (JSON with its schema), version, events (how many ever)
     friendo:job:{<id>}:events    list    the newest MAX_EVENTS
     friendo:jobs:{<tenant>}      zset    the tenant's job ids by creation time
+    friendo:all-jobs             zset    everybody's newest MAX_LISTED, the same way
 
-The tenant's list lies in a slot of its own, so it is written first: a process that dies between the two
-leaves an id without a job, which `list` skips, never a job that nobody can find.
+The lists lie in slots of their own, so they are written first: a process that dies before the record leaves
+an id without a job, which `list` and `list_all` skip, never a job that nobody can find.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,14 +26,23 @@ from training.errors import (
     StoreUnavailable,
     TooManyJobs,
 )
-from training.job import MAX_EVENTS, SCHEMA, Job, JobEvent
+from training.job import MAX_EVENTS, MAX_LISTED, SCHEMA, Job, JobEvent
+
+_EVERYBODYS = "friendo:all-jobs"
 
 
 class RedisJobs:
     """A JobStore over a client that its owner opens and closes; answers must come as bytes."""
 
-    def __init__(self, client: "redis.asyncio.Redis", *, max_jobs_per_tenant: int = 10_000) -> None:
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis | redis.asyncio.RedisCluster",
+        *,
+        max_jobs_per_tenant: int = 10_000,
+        max_listed: int = MAX_LISTED,
+    ) -> None:
         self._client = client
+        self._max_listed = max_listed
         self._max_jobs_per_tenant = max_jobs_per_tenant
         self._index = self._script("index")
         self._create = self._script("create")
@@ -48,10 +58,14 @@ class RedisJobs:
             entered = await self._index([index], [job.created_at, job.id, self._max_jobs_per_tenant])
             if entered == -1:
                 raise TooManyJobs(job.tenant, self._max_jobs_per_tenant)
+            listed = await self._client.zadd(_EVERYBODYS, {job.id: job.created_at}, nx=True)
+            await self._client.zremrangebyrank(_EVERYBODYS, 0, -self._max_listed - 1)
             if await self._create([_job_key(job.id)], [job.version, msgspec.json.encode(job)]):
                 return
             if entered:
                 await self._client.zrem(index, job.id)
+            if listed:
+                await self._client.zrem(_EVERYBODYS, job.id)
         raise JobExists(job.id)
 
     async def get(self, job_id: str) -> Job:
@@ -73,14 +87,11 @@ class RedisJobs:
 
     async def list(self, tenant: str, *, after: str | None = None, limit: int = 20) -> tuple[Job, ...]:
         """See JobStore."""
-        with _translated():
-            newest = await self._newest([_index_key(tenant)], [after or "", limit])
-            if newest is None:
-                raise JobNotFound(after or "")
-            ids = [job_id.decode() for job_id in newest]
-            records = await self._records(ids)
-        found = zip(ids, records, strict=True)
-        return tuple(_decoded(job_id, record) for job_id, record in found if record is not None)
+        return await self._page(_index_key(tenant), after, limit)
+
+    async def list_all(self, *, after: str | None = None, limit: int = 20) -> tuple[Job, ...]:
+        """See JobStore."""
+        return await self._page(_EVERYBODYS, after, limit)
 
     async def append_event(self, job_id: str, event: JobEvent) -> int:
         """See JobStore."""
@@ -99,6 +110,16 @@ class RedisJobs:
         first, lines = answer
         events = (msgspec.json.decode(line, type=JobEvent) for line in lines)
         return tuple(msgspec.structs.replace(event, seq=first + n) for n, event in enumerate(events))
+
+    async def _page(self, index: str, after: str | None, limit: int) -> tuple[Job, ...]:
+        with _translated():
+            newest = await self._newest([index], [after or "", limit])
+            if newest is None:
+                raise JobNotFound(after or "")
+            ids = [job_id.decode() for job_id in newest]
+            records = await self._records(ids)
+        found = zip(ids, records, strict=True)
+        return tuple(_decoded(job_id, record) for job_id, record in found if record is not None)
 
     async def _records(self, ids: Sequence[str]) -> Sequence[bytes | None]:
         if not ids:

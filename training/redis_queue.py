@@ -48,7 +48,7 @@ def message(job_id: str, *, now: float) -> bytes:
 class RedisQueue:
     """A JobQueue over a client of the queue's database, which its owner opens and closes."""
 
-    def __init__(self, client: "redis.asyncio.Redis") -> None:
+    def __init__(self, client: "redis.asyncio.Redis | redis.asyncio.RedisCluster") -> None:
         self._client = client
 
     async def push(self, job_id: str) -> None:

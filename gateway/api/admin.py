@@ -7,10 +7,12 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from gateway.api.conversation_admin import conversation_admin_routes
 from gateway.api.health import Readiness, health_routes
+from gateway.api.job_admin import job_admin_routes
 from gateway.api.node_admin import node_admin_routes
 from gateway.api.public import handle_faults
 from gateway.clock import Clock
 from gateway.conversations import Conversations
+from gateway.fine_tuning import Training
 from gateway.keys.key import require
 from gateway.nodes.membership import Membership
 from gateway.nodes.node_metrics import NodeMetrics
@@ -23,6 +25,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
     *,
     conversations: Conversations,
     membership: Membership,
+    training: Training,
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -50,6 +53,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
 
     routes.include_router(node_admin_routes(membership, clock.steady))
     routes.include_router(conversation_admin_routes(conversations))
+    routes.include_router(job_admin_routes(training))
     app.include_router(routes)
     return app
 

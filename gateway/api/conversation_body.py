@@ -145,7 +145,7 @@ def read_cursor(query: Mapping[str, str]) -> Cursor:
     if order not in ("asc", "desc"):
         raise BadRequest("order must be asc or desc", param="order")
     limit = query.get("limit", "20")
-    count = _whole_number(limit)
+    count = whole_number(limit)
     if count is None or not 1 <= count <= _MAX_PAGE:
         raise BadRequest(f"limit must be between 1 and {_MAX_PAGE}", param="limit")
     return Cursor(after=query.get("after") or None, limit=count, newest_first=order == "desc")
@@ -159,7 +159,7 @@ def read_spot(fields: Mapping[str, Any]) -> Spot:
     if item is not None and not isinstance(item, str):
         raise BadRequest("item must be the id of an item", param="item")
     if isinstance(turn, str):
-        turn = _whole_number(turn)
+        turn = whole_number(turn)
         if turn is None:
             raise BadRequest("turn must be a number from 0", param="turn")
     if turn is not None and (not isinstance(turn, int) or isinstance(turn, bool) or turn < 0):
@@ -200,7 +200,7 @@ def read_rating(fields: Fields, *, now: float) -> Rating | None:
     return Rating(rating=rating, comment=comment, at=int(now))
 
 
-def _whole_number(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
     """The number that a query's text is; None if it is none, or longer than any that means something."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 

@@ -71,7 +71,7 @@ class ConversationRoutes:
             ("POST", f"{_ONE}/select", self.select),
         )
         for method, path, handler in table:
-            routes.add_api_route(path, _as_endpoint(handler), methods=[method], response_model=None)
+            routes.add_api_route(path, as_endpoint(handler), methods=[method], response_model=None)
         return routes
 
     async def create(self, request: Request) -> Answer:
@@ -195,7 +195,9 @@ class ConversationRoutes:
         return read_fields(await read_body(request, self._max_body))
 
 
-def _as_endpoint(handler: Callable[..., Awaitable[Answer]]) -> Callable[[Request], Awaitable[Response]]:
+def as_endpoint(handler: Callable[..., Awaitable[Answer]]) -> Callable[[Request], Awaitable[Response]]:
+    """A handler as FastAPI calls it: its answer as JSON, with the request's id."""
+
     async def endpoint(request: Request) -> Response:
         given = request.headers.get("x-request-id", "").encode("latin-1")
         body = msgspec.json.encode(await handler(request))

@@ -12,6 +12,7 @@ from gateway import errors as gateway
 from gateway.keys import errors as keys
 from gateway.nodes import errors as nodes
 from history import errors as history
+from training import errors as training
 
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
@@ -110,6 +111,11 @@ def _store_refused(_: Any) -> Envelope:
     return Envelope(503, _SERVER, message, "store_refused")
 
 
+def _training_away(_: Any) -> Envelope:
+    message = "the store of training jobs and files does not answer; send the request again"
+    return Envelope(503, _SERVER, message, "store_unavailable", None, True, 1000)
+
+
 _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     # the client's fault
     gateway.BadRequest: lambda e: Envelope(400, _REQUEST, e.message, e.code, e.param),
@@ -149,6 +155,14 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     history.ConversationBusy: _busy,
     history.ConversationFull: lambda e: Envelope(400, _REQUEST, str(e), "conversation_full", "conversation"),
     history.QuotaExceeded: lambda e: Envelope(429, "insufficient_quota", str(e), "insufficient_quota"),
+    training.InvalidJob: lambda e: Envelope(400, _REQUEST, str(e), None, e.field),
+    training.JobNotFound: lambda e: Envelope(404, _REQUEST, str(e), "fine_tune_not_found"),
+    training.FileMissing: lambda e: Envelope(404, _REQUEST, str(e), "file_not_found"),
+    training.FileTooLarge: lambda e: Envelope(413, _REQUEST, str(e), "file_too_large", "file"),
+    training.TooManyFiles: lambda e: Envelope(429, "insufficient_quota", str(e), "insufficient_quota"),
+    training.TooManyJobs: lambda e: Envelope(429, "insufficient_quota", str(e), "insufficient_quota"),
+    training.IllegalTransition: lambda e: Envelope(409, _CONFLICT, str(e), "fine_tune_status"),
+    training.RequestFault: lambda e: Envelope(400, _REQUEST, str(e)),
     gateway.Interrupted: lambda e: Envelope(409, _CONFLICT, str(e), "interrupted"),
     # a node's
     gateway.NodesFull: _full,
@@ -159,6 +173,7 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
         502, _SERVER, f"the model's node failed: {e}", "node_failed", should_retry=True
     ),
     # the gateway's own
+    gateway.NotSetUp: lambda e: Envelope(501, _SERVER, str(e), "not_set_up"),
     gateway.Draining: lambda e: Envelope(
         503, _SERVER, str(e), "shutting_down", should_retry=True, retry_after_ms=e.retry_after_ms
     ),
@@ -186,4 +201,13 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     ),
     history.StoreUnavailable: _store_away,
     history.StoreFault: _store_refused,
+    training.JobConflict: lambda e: Envelope(409, _CONFLICT, str(e), "fine_tune_busy", None, True, 1000),
+    training.StoreUnavailable: _training_away,
+    training.QueueUnavailable: lambda _: Envelope(
+        503,
+        _SERVER,
+        "the queue of training jobs did not take the job; resume it, or submit it again if it has failed",
+        "queue_unavailable",
+    ),
+    training.StoreFault: _training_away,
 }

@@ -1,4 +1,4 @@
-"""The data plane's routes that are not hot: models, conversations, health. Chat completions never come."""
+"""The data plane's routes that are not hot: all but completions, which never come."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,21 +12,26 @@ from gateway.api.chat_cycle import request_id
 from gateway.api.chat_protocol import ANEW_PATH, PATHS
 from gateway.api.conversations import ConversationRoutes
 from gateway.api.envelope import Envelope, envelope
+from gateway.api.files import FileRoutes
+from gateway.api.fine_tuning import FineTuningRoutes
 from gateway.api.health import Readiness, health_routes
 from gateway.clock import Clock
 from gateway.errors import BadRequest, GatewayError, UnknownModel
 from gateway.fault_log import FaultLog
+from gateway.fine_tuning import Training
 from gateway.keys.key import Caller, require
 from gateway.nodes.node_metrics import NodeMetrics
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
 from gateway.telemetry import Telemetry, registry_of
 from history.errors import HistoryError
+from training.errors import TrainingError
 
 
-def public_app(
+def public_app(  # noqa: PLR0913 - the parts that it is put together of
     *,
     conversations: ConversationRoutes,
+    training: Training,
     roster: Roster,
     authenticator: Authenticator,
     readiness: Readiness,
@@ -40,6 +45,8 @@ def public_app(
 
     app.include_router(conversations.router())
     check = identified(authenticator, clock)
+    app.include_router(FileRoutes(training, check, clock.wall).router())
+    app.include_router(FineTuningRoutes(training, check).router())
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
@@ -85,6 +92,11 @@ def handle_faults(app: FastAPI, clock: Clock) -> None:
 
     @app.exception_handler(HistoryError)
     async def fault_of_the_history(request: Request, error: HistoryError) -> Response:
+        faults.note(error, now=clock.steady())
+        return _shown(request, envelope(error))
+
+    @app.exception_handler(TrainingError)
+    async def fault_of_training(request: Request, error: TrainingError) -> Response:
         faults.note(error, now=clock.steady())
         return _shown(request, envelope(error))
 

@@ -16,6 +16,7 @@ Form = Callable[[Any], str]
 _NODE = "expected a node's address like http://10.0.0.1:8000"
 _REDIS = "expected redis://HOST:PORT/DATABASE (or rediss://, or unix:///SOCKET)"
 _SERVICE = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_RECIPE = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DATABASE = re.compile("[0-9]{1,9}")
 _TLS_OPTIONS = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
@@ -90,6 +91,11 @@ def store_address(url: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def recipe_name(name: str) -> str:
+    """What a job's recipe may be called."""
+    return "" if _RECIPE.fullmatch(name) else "expected up to 64 of A-Z a-z 0-9 . _ - and a letter first"
 
 
 def data_parallel_rank(rank: int | None) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import msgspec
 import pytest
@@ -22,6 +23,12 @@ from training.ports import JobStore
 from training.redis_jobs import RedisJobs
 
 Make = Callable[..., JobStore]
+
+
+class Server(Protocol):
+    """The Valkey of one test, as tests/conftest.py starts it."""
+
+    url: str
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -282,3 +289,44 @@ async def test_a_silent_redis_is_named_as_such(unused_port: int) -> None:
         with pytest.raises(StoreUnavailable):
             await call()
     await client.aclose()
+
+
+async def test_everybodys_jobs_are_listed_together(store: JobStore) -> None:
+    """Newest first and page by page; these are newer than any other test's."""
+    jobs = [a_job(now=9e9 + n) for n in range(5)]
+    for job in jobs:
+        await store.create(job)
+
+    first = await store.list_all(limit=3)
+    rest = await store.list_all(after=first[-1].id, limit=2)
+
+    assert jobs[::-1] == [*first, *rest]
+    with pytest.raises(JobNotFound):
+        await store.list_all(after="none")
+
+
+async def test_a_job_that_is_refused_is_not_in_everybodys_list(make: Make) -> None:
+    """Neither one whose id is taken, nor one over its tenant's limit."""
+    store, tenant = make(max_jobs_per_tenant=1), f"tenant-{uuid.uuid4().hex}"
+    job = a_job(tenant, now=9e9 + 100)
+    await store.create(job)
+
+    with pytest.raises(TooManyJobs):
+        await store.create(a_job(tenant, now=9e9 + 101))
+    with pytest.raises(JobExists):
+        await store.create(msgspec.structs.replace(a_job(now=9e9 + 102), id=job.id))
+
+    assert (job,) == await store.list_all(limit=1)
+
+
+async def test_everybodys_list_is_bounded(valkey: Server) -> None:
+    """The oldest leave it; they stay in their tenant's."""
+    async with redis.asyncio.Redis.from_url(valkey.url) as client:
+        store = RedisJobs(client, max_listed=3)
+        jobs = [a_job("acme", now=1000.0 + n) for n in range(5)]
+        for job in jobs:
+            await store.create(job)
+
+        assert await client.zcard("friendo:all-jobs") == 3
+        assert tuple(jobs[:1:-1]) == await store.list_all()
+        assert tuple(jobs[::-1]) == await store.list("acme")
