@@ -26,11 +26,11 @@ LEASE_S = 1.0
 
 def equip(settings: Settings, records: "redis.asyncio.Redis", trainer: LlamaFactory) -> Workshop:
     assert settings.folder is not None
-    shop = equipped(
-        settings, records, trainer, datasets=Forty(), recipes=Pretended(int(sys.argv[1]), step_s=sys.argv[2])
-    )
     return dataclasses.replace(
-        shop,
+        equipped(settings, records, trainer),
+        datasets=Forty(),
+        recipes=Pretended(int(sys.argv[1]), step_s=sys.argv[2]),
+        evaluator=None,
         trainer=Installed(),
         gpus=RedisGpus(records, seconds=LEASE_S),
         runs=Processes(settings.folder / "locks", (), grace_s=2, patience_s=5),

@@ -18,11 +18,11 @@ from training.datasets.manifest import (
     Source,
     dataset_id,
     is_dataset_id,
-    tenant_name,
 )
 from training.datasets.rows import FILES, INFO, info
 from training.datasets.rules import Form
 from training.errors import BadDataset, FileMissing
+from training.tenant_name import tenant_name
 
 _BUFFER = 1024 * 1024
 

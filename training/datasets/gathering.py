@@ -13,7 +13,7 @@ from training.datasets.clean import Cleaner
 from training.datasets.folder import DatasetFolder
 from training.datasets.lengths import Lengths
 from training.datasets.likeness import Evaluation, Seen, sketch, tokens
-from training.datasets.manifest import SOURCES, FileFacts, Manifest, Source, tenant_name
+from training.datasets.manifest import SOURCES, FileFacts, Manifest, Source
 from training.datasets.rows import (
     EVALUATION,
     FILES,
@@ -27,6 +27,7 @@ from training.datasets.rules import DatasetRules
 from training.datasets.split import is_held_out
 from training.datasets.stored import Reading
 from training.datasets.talk import Talk, consents
+from training.tenant_name import tenant_name
 
 
 class Gathering:

@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 from training.datasets.folder import manifest_of
-from training.datasets.manifest import is_dataset_id, tenant_name
+from training.datasets.manifest import is_dataset_id
 from training.datasets.preparing import Upload, prepare_exported, prepare_upload
 from training.datasets.rules import DatasetRules
 from training.errors import BadDataset, FileMissing
 from training.job import Job
 from training.ports import FileStore, Prepared
+from training.tenant_name import tenant_name
 
 UPLOADED = DatasetRules(personal="keep")
 """Of an uploaded file nothing is taken away but what cannot be trained on: it is its owner's choice."""

@@ -73,11 +73,6 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     """The turns of its preference pairs, in the file of pairs from row `pairs_first` on."""
 
 
-def tenant_name(tenant: str) -> str:
-    """A tenant's name as it may stand in a path or a manifest."""
-    return hashlib.sha256(f"tenant\0{tenant}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def dataset_id(manifest: Manifest) -> str:
     """Made of what is in it: the same dialogues under the same rules are the same dataset."""
     told = msgspec.structs.replace(manifest, id="", created_at=0.0)

@@ -21,6 +21,7 @@ from training.evaluation.order import Order, examples_of, goldens_of, suspected
 from training.evaluation.report import lines
 from training.job import Job, JobEvent, Level
 from training.ports import JobStore, Trainer
+from training.trainer.naming import alias_of
 
 RECIPE = "recipe.yaml"
 OUTPUT = "output"
@@ -46,9 +47,9 @@ class FolderEvaluator:
         self._rule = rule
         self._now = now
 
-    async def after_training(self, job: Job, folder: Path, *, alias: str) -> None:
+    async def after_training(self, job: Job, folder: Path) -> None:
         """Measure a job's output, and leave the evaluation in it. See `training.ports.Evaluator`."""
-        cli = self._trainer.cli()
+        cli, alias = self._trainer.cli(), alias_of(job)
         if cli is None:
             await self._say(job, f"not measured: {self._trainer.missing()}", Level.ERROR)
             return

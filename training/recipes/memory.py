@@ -59,7 +59,8 @@ class Memory(msgspec.Struct, frozen=True):
         sure = "does not fit" if need > gpu_gib else "hardly fits"
         return (
             f"about {need:.1f} GiB on each GPU {sure} into {gpu_gib:g} GiB: smaller "
-            "per_device_train_batch_size or cutoff_len, a higher launch.deepspeed.stage, more GPUs, or an adapter (quantization_bit: 4)"
+            "per_device_train_batch_size or cutoff_len, a higher launch.deepspeed.stage, more GPUs, or an "
+            "adapter (quantization_bit: 4)"
         )
 
 

@@ -8,6 +8,9 @@ from training.recipes.faults import BadRecipe, RecipeMissing
 from training.recipes.recipe import Recipe, read_recipe
 from training.recipes.yaml_lines import MAX_BYTES
 
+_AROUND = Path(__file__).parents[2]
+SHIPPED = (_AROUND / "config" / "recipes", _AROUND / "gateway" / "config" / "recipes")
+"""Where the recipes of this program are: in a source tree, and installed."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 

@@ -1,4 +1,4 @@
-"""An invocation of old (train_bash.py, deepspeed, torchrun, accelerate) as a recipe, and what changed with it.
+"""An invocation of old (train_bash.py, deepspeed, torchrun, accelerate) as a recipe, and what changed.
 
 No flag is lost in silence: it stands in the recipe under its own name, or a note names it.
 """
@@ -41,7 +41,7 @@ def translated(
 ) -> Translation:
     """The recipe of an old command. Raises BadCommand where it is none that trains.
 
-    `home` is what `~` stands for; `files` are the texts of files that the command names, by their names in it.
+    `home` is what `~` stands for; `files` are the texts of files that the command names, by these names.
     """
     old = taken_apart(command)
     texts = files or {}
@@ -83,8 +83,8 @@ def _values(old: OldCommand, files: Mapping[str, str], notes: list[str]) -> dict
     values: dict[str, object] = {}
     _lengths(written, values, notes)
     _checkpoint(written, values, notes)
-    for key, value in written.items():
-        _carried(key, value, values, notes)
+    for key, found in written.items():
+        _carried(key, found, values, notes)
     return values
 
 

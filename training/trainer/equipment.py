@@ -1,9 +1,7 @@
-"""Puts a real worker's workshop together: the composition root's second half.
-
-Datasets and recipes are put in by whoever calls `serve`; a build without them says so instead of training.
-"""
+"""Puts a real worker's workshop together: the composition root's second half."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -12,10 +10,14 @@ from pathlib import Path
 
 import redis.asyncio
 
-from training.errors import InvalidJob
-from training.job import Job
+from training.datasets.job_datasets import JobDatasets
+from training.disk_files import DiskFiles
+from training.evaluation.evaluator import FolderEvaluator
+from training.evaluation.gate import GateRule
 from training.llamafactory import LlamaFactory
-from training.ports import Datasets, Plan, Prepared, Recipes
+from training.planning import Planner
+from training.recipes.place import Machine
+from training.recipes.shelf import SHIPPED, Shelf
 from training.redis_gpus import RedisGpus
 from training.redis_jobs import RedisJobs
 from training.trainer.options import Settings
@@ -29,46 +31,28 @@ GPU_LEASE_S = 60.0
 Equip = Callable[[Settings, "redis.asyncio.Redis", LlamaFactory], Workshop]
 
 
-class NothingYet:
-    """Stands where datasets and recipes are to be."""
-
-    async def prepare(self, job: Job, folder: Path) -> Prepared:  # noqa: ARG002  # as the door has it
-        """See Datasets."""
-        raise InvalidJob("training_file", f"this version reads no datasets yet: {job.training_file!r}")
-
-    async def plan(  # as the door has it
-        self,
-        job: Job,
-        prepared: Prepared,  # noqa: ARG002
-        *,
-        folder: Path,  # noqa: ARG002
-        resume_from: Path | None,  # noqa: ARG002
-    ) -> Plan:
-        """See Recipes."""
-        raise InvalidJob("recipe", f"this version has no recipes yet: {job.recipe!r}")
-
-
-def equipped(
-    settings: Settings,
-    records: "redis.asyncio.Redis",
-    trainer: LlamaFactory,
-    *,
-    datasets: Datasets | None = None,
-    recipes: Recipes | None = None,
-) -> Workshop:
+def equipped(settings: Settings, records: "redis.asyncio.Redis", trainer: LlamaFactory) -> Workshop:
     """The workshop of a real worker."""
     folder = settings.folder or Path("unset")  # never used: without a folder every job fails before
-    machine = socket.gethostname()
+    store, host = RedisJobs(records), socket.gethostname()
+    cli = trainer.cli()
+    machine = Machine(
+        gpus=settings.gpus, cores=os.cpu_count() or 1, programs=cli.parent if cli is not None else None
+    )
+    files = DiskFiles(folder / "files", max_bytes=0, max_files=0)  # it only reads them
     return Workshop(
-        store=RedisJobs(records),
+        store=store,
         trainer=trainer,
-        datasets=datasets or NothingYet(),
-        recipes=recipes or NothingYet(),
+        datasets=JobDatasets(files, folder / "datasets"),
+        recipes=Planner(Shelf((folder / "recipes", *SHIPPED)), settings.models, machine),
         gpus=RedisGpus(records, seconds=GPU_LEASE_S),
         runs=Processes(folder / "locks", settings.gpus),
         shelf=FolderShelf(folder / "models", versions=partial(versions, settings.llamafactory)),
+        evaluator=FolderEvaluator(
+            store, trainer, models=folder / "models", golden=folder / "golden", rule=GateRule(), now=time.time
+        ),
         folder=settings.folder,
-        gpus_here=tuple(f"{machine}/gpu{name}" for name in settings.gpus) or (f"{machine}/cpu",),
+        gpus_here=tuple(f"{host}/gpu{name}" for name in settings.gpus) or (f"{host}/cpu",),
         clock=time.time,
         sleep=asyncio.sleep,
     )
