@@ -15,7 +15,7 @@ import redis.asyncio
 from training.errors import InvalidJob
 from training.job import Job
 from training.llamafactory import LlamaFactory
-from training.ports import Datasets, Plan, Prepared, Recipes
+from training.ports import Datasets, Evaluator, Plan, Prepared, Recipes
 from training.redis_gpus import RedisGpus
 from training.redis_jobs import RedisJobs
 from training.trainer.options import Settings
@@ -55,6 +55,7 @@ def equipped(
     *,
     datasets: Datasets | None = None,
     recipes: Recipes | None = None,
+    evaluator: Evaluator | None = None,
 ) -> Workshop:
     """The workshop of a real worker."""
     folder = settings.folder or Path("unset")  # never used: without a folder every job fails before
@@ -71,4 +72,5 @@ def equipped(
         gpus_here=tuple(f"{machine}/gpu{name}" for name in settings.gpus) or (f"{machine}/cpu",),
         clock=time.time,
         sleep=asyncio.sleep,
+        evaluator=evaluator,
     )
