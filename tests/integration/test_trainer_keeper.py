@@ -33,7 +33,7 @@ async def folders(tmp_path: Path) -> AsyncIterator[tuple[Path, Path]]:
 async def ended(runs: Processes, folder: Path) -> Run:
     """Wait until nothing of it is left."""
     async with asyncio.timeout(30):
-        while (run := await runs.find(folder)).state == "alive":
+        while (run := await runs.find(folder)).state == "alive":  # noqa: ASYNC110  # another process tells nothing
             await asyncio.sleep(0.05)
     return run
 
