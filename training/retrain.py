@@ -39,7 +39,7 @@ async def run_job(job_id: str, *, shop: Workshop) -> None:
 async def _work(claim: Claim, shop: Workshop) -> None:
     """Raises Left."""
     try:
-        await train(claim, shop, _equipped(claim.job, shop))
+        await train(claim, shop, folder_for(claim.job, shop))
     except Failed as failed:
         await _fail(claim, failed.error)
     except RequestFault as fault:
@@ -52,7 +52,7 @@ async def _work(claim: Claim, shop: Workshop) -> None:
         await _fail(claim, JobError("folder_unusable", f"{told} Mend it and submit the job again."))
 
 
-def _equipped(job: Job, shop: Workshop) -> Path:
+def folder_for(job: Job, shop: Workshop) -> Path:
     """The job's folder. Raises Failed where this worker cannot train at all."""
     if shop.trainer.cli() is None:
         raise Failed("llamafactory_missing", shop.trainer.missing())

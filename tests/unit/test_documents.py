@@ -1,5 +1,6 @@
 """What the documents show is true."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from gateway.api.envelope import envelope
 from gateway.errors import NodeFault, OutOfTime
 from gateway.local.welcome import curl_example, sdk_example
 from history.errors import ConversationFull, QuotaExceeded
+from tests.trainers.rooms import Pretended, a_job, workshop
 from training.llamafactory import LlamaFactory
-from training.retrain import _reason
+from training.retrain import folder_for
+from training.trainer.claim import Failed
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,16 +31,20 @@ def test_readme_says_of_training_what_a_job_ends_with(tmp_path: Path) -> None:
     """Where LLaMA-Factory is missing and where it is installed; both in the one sentence."""
     program = tmp_path / "bin" / "llamafactory-cli"
     trainer = LlamaFactory(tmp_path, installed_in=tmp_path)
-    without = _reason(trainer)
+    shop = dataclasses.replace(workshop(tmp_path, Pretended()), trainer=trainer, folder=None)
+    with pytest.raises(Failed) as without:
+        folder_for(a_job(), shop)
     program.parent.mkdir()
     program.touch(mode=0o700)
-    with_it = _reason(trainer)
+    with pytest.raises(Failed) as with_it:
+        folder_for(a_job(), shop)
     text = " ".join((ROOT / "README.md").read_text().split())
-    sentence = re.search(r"submits a training job, .*? next\.", text)
+    sentence = re.search(r"submits a training job\. .*?\)\. ", text)
 
     assert sentence is not None
-    assert ["llamafactory_missing", "not_in_this_version"] == [without.code, with_it.code]
-    for said, reason in (("`make llamafactory`", without), ("running recipes", with_it)):
+    reasons = (without.value.error, with_it.value.error)
+    assert ["llamafactory_missing", "folder_missing"] == [reason.code for reason in reasons]
+    for said, reason in zip(("`make llamafactory`", "FRIENDO_TRAINING_FOLDER"), reasons, strict=True):
         assert said in sentence.group()
         assert said in reason.message
 
