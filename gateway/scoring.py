@@ -18,7 +18,7 @@ from history.conversation import Conversation, ConversationKey
 from history.message import Message
 from history.open_turn import OpenTurn
 from history.prompt import Prompt
-from history.spoken_tokens import unshown_tokens
+from history.spoken_tokens import CLOSING, spoken_tokens, tail_tokens
 
 _BYTES_PER_TOKEN = 4
 """Where no usage tells better. English text; a guess is enough to compare nodes."""
@@ -158,8 +158,7 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     """The longest part of the next prompt that the node has now: its link and its tokens.
 
     Prompt and answer, unless a tail is dropped: then all that stood before the tail, the message's own text
-    with it. The engine counts no message by itself: its tokens go by those of the dialogue's messages before,
-    or by bytes, from the last link that was counted.
+    with it. The engine counts no message by itself: words and tail go by what the words before had.
     """
     if turn.continues(message, usage.completion_tokens):
         return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
@@ -169,11 +168,11 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     binding, counted, tokens = turn.layout.conversation.binding, 0, 0
     if binding is not None and binding.prefix in prefix.chain.links:
         counted, tokens = prefix.chain.links.index(binding.prefix) + 1, binding.tokens
-    rest = max(0, usage.prompt_tokens - tokens)
-    if (new := unshown_tokens(turn.layout.turns, shown[counted:])) is not None:
-        return link, tokens + min(new, rest)
-    share = sum(map(len, shown[counted:])) / sum(map(len, parts[counted:]))
-    return link, tokens + round(rest * share)
+    turns, prompt = turn.layout.turns, usage.prompt_tokens
+    # With the last answer the engine has counted all that stands before the words; else from the other end.
+    if counted == len(shown) - 1 and (spoken := spoken_tokens(turns, shown[-1])) is not None:
+        return link, min(tokens + spoken, max(tokens, prompt))
+    return link, max(0, prompt - CLOSING - tail_tokens(turns, len(parts[-1]) - len(shown[-1])))
 
 
 def score(

@@ -20,6 +20,10 @@ OPENING = 4
 Llama 3 and Mistral they differ by one or two."""
 CLOSING = 5
 """And of those behind them, up to where the answer begins."""
+_USUAL = 0.25
+"""Tokens a byte, where nothing tells."""
+_DENSER = 1.2
+"""A tail has dates, quotation marks and brackets: on tails of recalled English turns it was 1.17 to 1.23."""
 _WRAPPED = len(b'{"role":"user","content":""}')
 """Bytes of a stored message that are no words."""
 
@@ -29,20 +33,6 @@ def words_bytes(message: bytes) -> int:
     return max(0, len(message) - _WRAPPED)
 
 
-def unshown_tokens(turns: Sequence[Turn], messages: Sequence[bytes]) -> int | None:
-    """The tokens that these messages add behind what was counted, up to the end of the last one's words.
-
-    They are the user's new one alone or, where the turn before has dropped its tail, that turn's answer and
-    the new one. None for anything else, or where nothing tells.
-    """
-    if not messages or (spoken := spoken_tokens(turns, messages[-1])) is None:
-        return None
-    if len(messages) == 1:
-        return spoken
-    answer = turns[-1].reply.completion_tokens
-    return CLOSING + answer + spoken if len(messages) == 2 and answer else None
-
-
 def spoken_tokens(turns: Sequence[Turn], message: bytes) -> int | None:
     """The tokens that a prompt has from the end of the answer before to the end of this message's words.
 
@@ -50,6 +40,12 @@ def spoken_tokens(turns: Sequence[Turn], message: bytes) -> int | None:
     """
     rates = list(_rates(turns))
     return OPENING + round(median(rates) * words_bytes(message)) if rates else None
+
+
+def tail_tokens(turns: Sequence[Turn], size: int) -> int:
+    """Those of a tail of so many bytes, as JSON."""
+    rate = median(rates) if (rates := list(_rates(turns))) else _USUAL
+    return round(_DENSER * rate * size)
 
 
 def _rates(turns: Sequence[Turn]) -> Iterator[float]:

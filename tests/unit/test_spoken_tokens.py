@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from history.conversation import Reply, Turn
-from history.spoken_tokens import CLOSING, OPENING, spoken_tokens, unshown_tokens
+from history.spoken_tokens import CLOSING, OPENING, spoken_tokens, tail_tokens
 
 WORDS = b"how are you"
 
@@ -55,14 +55,8 @@ def test_nothing_is_said_where_nothing_was_counted() -> None:
     assert spoken_tokens([known[2], known[0]], message(WORDS)) is None
 
 
-def test_an_answer_that_was_not_counted_in_place_is_added() -> None:
-    """The turn before has dropped its tail, so its answer is computed again behind the shorter message."""
-    known, new = turns([b"x" * 100] * 5, 0.25), message(b"x" * 100)
+def test_a_tail_is_denser_than_words_by_the_dialogues_own_rate() -> None:
+    """And by the usual one where nothing was counted yet."""
+    chinese = turns([b"x" * 100] * 5, 0.4)
 
-    assert OPENING + 25 == unshown_tokens(known, [new])
-    assert CLOSING + 12 + OPENING + 25 == unshown_tokens(known, [b"{}", new])
-    assert [None, None, None] == [
-        unshown_tokens(known, []),
-        unshown_tokens(known, [b"{}", b"{}", new]),
-        unshown_tokens(known[:1], [new]),
-    ]
+    assert (48, 30) == (tail_tokens(chinese, 100), tail_tokens([], 100))
