@@ -1,8 +1,8 @@
 """Use case: training jobs as tenants see them, over the same records and queue that workers have.
 
 A client that got no answer sends its request again, so everything here may be asked twice: a job that was
-created under an idempotency key is found again, a change that was made is not made anew, and an id that may not
-have reached the queue is handed over again, which workers bear.
+created under an idempotency key is found again, a change that was made is not made anew, and an id that may
+not have reached the queue is handed over again, which workers bear.
 """
 
 import asyncio

@@ -179,7 +179,7 @@ async def test_a_tenant_has_so_many_files_and_no_more(make: Make) -> None:
         await held.wait()
 
     uploads = [asyncio.create_task(store.create("acme", "a", "fine-tune", slow(), now=1.0)) for _ in range(5)]
-    done, _ = await asyncio.wait(uploads, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+    await asyncio.wait(uploads, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
     await kept(store, "umbrella")
     held.set()
     outcomes = await asyncio.gather(*uploads, return_exceptions=True)
