@@ -6,15 +6,19 @@ into a temporary folder first.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from gateway.api.conversation_body import raw_headers
 from gateway.errors import BadRequest, BodyStalled, TooLarge
 from gateway.request import check_encoding
+
+if TYPE_CHECKING:  # it exists for type checkers alone
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_FIELDS_BYTES = 64 * 1024
 """For all that is not the file: heads of parts, boundaries and fields."""
@@ -96,7 +100,7 @@ class _Parts:
         self._disposition = b""
         self._of_file: list[bytes] = []
 
-    def callbacks(self) -> MultipartCallbacks:
+    def callbacks(self) -> "MultipartCallbacks":
         """As the parser calls them."""
         return {
             "on_part_begin": self._begin,
