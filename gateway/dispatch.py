@@ -90,6 +90,8 @@ class Dispatcher:
         self._telemetry = telemetry
         self._clock = clock
         self._patience = patience
+        self.on_failed: Callable[[Job], None] = lambda _: None
+        """Called with a job that no node answered, for no reason of its own and not for their load."""
 
     def check_model(self, model: str) -> None:
         """Raises `UnknownModel` if every node is known to serve only others."""
@@ -110,7 +112,12 @@ class Dispatcher:
             if not budget.was_exceeded():
                 raise
             self._telemetry.events["out_of_time"] += 1
+            self.on_failed(job)
             raise OutOfTime(self._patience.total_s) from None
+        except NodeFault as fault:
+            if not isinstance(fault, NodeBusy):
+                self.on_failed(job)
+            raise
         finally:
             budget.close()
             pings.stop()
@@ -146,7 +153,7 @@ class Dispatcher:
     def _ask(self, job: Job, failed: list[str]) -> Ask:
         prefix = job.prefix
         return Ask(
-            model=job.request.model,
+            model=job.request.target,
             key=prefix.key,
             prompt_tokens=prefix.prompt_tokens,
             held=prefix.held,
@@ -222,7 +229,7 @@ def _body_for(node: Node, job: Job) -> bytes:
     body = node_body(
         job.request,
         job.messages,
-        model=served_name(node, job.request.model),
+        model=served_name(node, job.request.target),
         takes_salt=node.spec.engine != "openai",
     )
     job.most_tokens = most_prompt_tokens(body, node.max_context)
