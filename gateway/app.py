@@ -37,6 +37,10 @@ from gateway.nodes.memory_roster import MemoryRoster
 from gateway.nodes.redis_roster import RedisRoster
 from gateway.nodes.roster import Roster
 from gateway.residency import NodeResidency
+from gateway.rollout.memory_rollouts import MemoryRollouts
+from gateway.rollout.redis_rollouts import RedisRollouts
+from gateway.rollout.rollouts import Rollouts, rollouts_over
+from gateway.rollout.versions import Versions
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
 from gateway.routing.router import Router
@@ -90,6 +94,7 @@ class Edges:
     recaller: Recaller
     roster: Roster
     membership: Membership
+    rollouts: Rollouts
     authenticator: Everybody | Keyring
 
 
@@ -108,6 +113,8 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
             tasks.create_task(keeper.run()),
             tasks.create_task(edges.roster.run()),
             tasks.create_task(edges.membership.run()),
+            tasks.create_task(edges.rollouts.board.run()),
+            tasks.create_task(edges.rollouts.reconciler.run()),
             tasks.create_task(chat.upkeep.run()),
         ]
         background += [tasks.create_task(task) for task in _counting(settings, edges)]
@@ -170,6 +177,8 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     edges.roster.on_probed, edges.roster.on_removed = _probed(router, room, clock), telemetry.removed
     telemetry.queue_length = room.__len__
     dispatcher = Dispatcher(edges.roster, router, room, telemetry, clock.steady, settings.relay)
+    versions = Versions(edges.rollouts.board, router)
+    dispatcher.on_failed = lambda job: versions.failed(job.request) if job.priority == "interactive" else None
     dialogues = Dialogues(
         edges.store,
         keeper,
@@ -182,7 +191,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     upkeep = Upkeep(
         dialogues=dialogues,
         compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
-        background=Background(dispatcher, router, telemetry, clock),
+        background=Background(dispatcher, router, telemetry, clock, versions),
         archivist=edges.archivist,
         embedding=_embedding(
             edges, rules.recall, NodeEmbedder(edges.roster, router, room, telemetry, clock.steady, meaning)
@@ -190,6 +199,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         rules=settings.history.upkeep,
         compaction=rules.compaction,
     )
+    edges.rollouts.board.on_changed = lambda record: upkeep.moved(record.alias)
     return Chat(
         authenticator=edges.authenticator,
         dialogues=dialogues,
@@ -197,6 +207,7 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         router=router,
         telemetry=telemetry,
         upkeep=upkeep,
+        versions=versions,
         history=settings.history,
         clock=clock,
         replica=secrets.token_hex(8),
@@ -232,6 +243,7 @@ def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversation
         upkeep=chat.upkeep,
         new_id=lambda: f"conv_{secrets.token_hex(16)}",
         forget=edges.recaller.forget,
+        rated=chat.versions.rated,
     )
 
 
@@ -254,6 +266,7 @@ def _doors(
     public = public_app(
         conversations=ConversationRoutes(conversations, who, time.time, max_body=max_body),
         roster=edges.roster,
+        rollouts=edges.rollouts.board,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -262,6 +275,7 @@ def _doors(
     admin = admin_app(
         conversations=conversations,
         membership=edges.membership,
+        rollouts=edges.rollouts.desk,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -298,6 +312,9 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         stack.callback(roster.close)
         membership = _membership(settings, roster, client)
         await membership.load()
+        kept = MemoryRollouts() if client is None else RedisRollouts(client)
+        rollouts = rollouts_over(kept, membership, settings.rollout, Clock(), replica=secrets.token_hex(8))
+        await rollouts.board.load()
         await roster.probe_all()
         recaller = Recaller(
             store.read, settings.history.rules.recall, settings.history.recall_cache, time.monotonic
@@ -311,6 +328,7 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
             recaller=recaller,
             roster=roster,
             membership=membership,
+            rollouts=rollouts,
             authenticator=authenticator,
         )
 

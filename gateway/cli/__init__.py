@@ -11,6 +11,7 @@ from gateway.cli.check_config import check_config
 from gateway.cli.conversations import conversations
 from gateway.cli.keys import keys
 from gateway.cli.nodes import nodes
+from gateway.cli.rollout import rollout
 from gateway.cli.serve import serve
 from gateway.cli.train import train
 from gateway.cli.up import up
@@ -37,4 +38,5 @@ app.command()(train)
 app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")
 app.add_typer(nodes, name="nodes")
+app.add_typer(rollout, name="rollout")
 app.add_typer(conversations, name="conversations")

@@ -5,9 +5,8 @@ While it is away, what was known stays, and so do counts that could not be told.
 """
 
 import asyncio
-import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -54,8 +53,14 @@ class Board:
                 await self._refresh()
                 await self.tell()
         finally:
-            with contextlib.suppress(RolloutStoreUnavailable):
-                await self.tell()
+            await self.tell()
+
+    def names(self, served: Collection[str]) -> set[str]:
+        """What clients ask for: aliases of what is served, in place of their versions, and all else."""
+        records = self.records.values()
+        versions = {version.name for one in records for version in one.versions if version.kind != "base"}
+        aliases = {one.alias for one in records if any(version.name in served for version in one.live)}
+        return {*served} - versions | aliases
 
     def record(self, alias: str) -> Rollout:
         """Raises `RolloutNotFound`."""
@@ -90,7 +95,7 @@ class Board:
                 counters[name] += number
 
     async def tell(self) -> None:
-        """Tell the store what was counted. Raises `RolloutStoreUnavailable`; what was not told is kept.
+        """Tell the store what was counted; what cannot be told now is kept.
 
         A call whose answer is lost may be counted twice: these are for judging versions, not for money.
         """
@@ -134,7 +139,7 @@ class Board:
 
 
 async def answered(asked: Awaitable[T]) -> T:
-    """What the store answers in time. Raises `RolloutStoreUnavailable` for all that may be wrong out there."""
+    """What the store answers in time. Raises `RolloutStoreUnavailable` for whatever is wrong."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             return await asked

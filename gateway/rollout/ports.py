@@ -37,8 +37,8 @@ class RolloutStore(Protocol):
     async def put(self, record: Rollout) -> bool:
         """Keep a record whose `revision` is one more than the one it was made of, 1 for a new alias.
 
-        False, and nothing is changed, if another one was kept meanwhile. Raises `RolloutRefused` for a new alias
-        at MAX_ALIASES.
+        False, and nothing is changed, if another one was kept meanwhile. Raises `RolloutRefused` for a new
+        alias at MAX_ALIASES.
         """
 
     async def count(self, alias: str, trial: int, counts: Counts) -> None:
@@ -74,6 +74,7 @@ class NodeView(msgspec.Struct, frozen=True):
     """Requests under way there, as far as anybody tells."""
     is_fixed: bool
     """The configuration names its models, so that it cannot come back with another one."""
+    engine: str
     host: Host
 
 
@@ -90,7 +91,7 @@ class Fleet(Protocol):
         """Unload it."""
 
     async def say(self, node: str, model: str, prompt: str, *, max_tokens: int) -> str:
-        """What the node answers to a prompt; raises a `GatewayError` for anything but a 200 with a message."""
+        """What the node answers to a prompt; raises a `GatewayError` for anything but a 200."""
 
     async def drain(self, node: str) -> None:
         """Keep it from new requests, on every replica."""

@@ -1,10 +1,10 @@
 """Whether engines can serve an adapter, by its `adapter_config.json`, before anything is loaded. Pure.
 
-Engines refuse some of these with a status 500 after reading all weights, and one engine answers a bare 400. Here
-each has its reason.
+Engines refuse some of these with a status 500 after reading all weights, and name no node. Here each has its
+reason.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,8 +21,8 @@ class Host(msgspec.Struct, frozen=True):
     max_rank: int | None = None
     modules: frozenset[str] = frozenset()
     """What it takes adapters of."""
-    root: str = ""
-    """The model's own name or path, as the node tells it."""
+    roots: Mapping[str, str] = {}
+    """By model: its own name or path, as the node tells it."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -36,10 +36,11 @@ class _Config(msgspec.Struct, frozen=True):
     bias: Any = None
 
 
-def problems(config: bytes, hosts: Iterable[Host], *, base: str = "") -> list[str]:
+def problems(config: bytes, hosts: Iterable[Host], *, model: str, base: str = "") -> list[str]:
     """Every reason not to load it; none: nothing known speaks against it.
 
-    `base`: the name that its config shall give for its model; empty: compared with what nodes tell.
+    `model`: what nodes are asked for without it. `base`: the name that its config shall give for that model;
+    empty: compared with what nodes tell.
     """
     try:
         told = msgspec.json.decode(config, type=_Config)
@@ -47,7 +48,9 @@ def problems(config: bytes, hosts: Iterable[Host], *, base: str = "") -> list[st
         return [f"{CONFIG} cannot be read: {error}"]
     found = [*_own(told)]
     for host in hosts:
-        found += [f"node {host.name}: {problem}" for problem in _on(told, host, base)]
+        found += [
+            f"node {host.name}: {problem}" for problem in _on(told, host, base or host.roots.get(model, ""))
+        ]
     return found
 
 
@@ -61,8 +64,8 @@ def _own(told: _Config) -> Iterable[str]:
     extra = told.modules_to_save
     if extra and not (isinstance(extra, list) and _SERVED_MODULES.issuperset(map(str, extra))):
         yield (
-            f"it has whole modules beside the adapter (modules_to_save: {extra!r}), which engines do not serve: "
-            "train without them, or merge it"
+            f"it has whole modules beside the adapter (modules_to_save: {extra!r}), which engines do not "
+            "serve: train without them, or merge it"
         )
     if told.bias not in (None, "none"):
         yield f"it trains biases (bias: {told.bias!r}), which engines do not serve"
@@ -70,7 +73,7 @@ def _own(told: _Config) -> Iterable[str]:
         yield "it names no target_modules"
 
 
-def _on(told: _Config, host: Host, base: str) -> Iterable[str]:
+def _on(told: _Config, host: Host, wanted: str) -> Iterable[str]:
     rank = _rank(told)
     if host.max_rank is not None and rank > host.max_rank:
         yield f"rank {rank} is above its {host.max_rank}: start it with --max-lora-rank {rank}"
@@ -79,11 +82,10 @@ def _on(told: _Config, host: Host, base: str) -> Iterable[str]:
     if host.modules and "all" not in host.modules and missing:
         yield f"it takes no adapters of {', '.join(sorted(missing))}: name them in --lora-target-modules"
     named = told.base_model_name_or_path
-    wanted = base or host.root
     if wanted and isinstance(named, str) and named and _last(named) != _last(wanted):
         yield (
-            f"the adapter is of {named}, the node serves {wanted}: name the adapter's model with base_model if "
-            "they are the same"
+            f"the adapter is of {named}, the node serves {wanted}: name the adapter's model with "
+            "base_model if they are the same"
         )
 
 

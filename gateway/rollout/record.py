@@ -9,6 +9,7 @@ A version is never changed: another one gets another name. Times are Unix second
 """
 
 import re
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -33,9 +34,16 @@ class Version(msgspec.Struct, frozen=True):
     name: str
     """What nodes are asked for."""
     kind: Kind = "adapter"
-    """`base`: what nodes were started with; `adapter`: a LoRA adapter of it; `model`: nodes restart with it."""
+    """`base`: what nodes were started with; `adapter`: a LoRA adapter; `model`: nodes restart with it."""
     path: str = ""
     """Where an adapter lies on the nodes' own disks."""
+    base: str = ""
+    """The model that an adapter belongs to."""
+
+    @property
+    def model(self) -> str:
+        """What a node has to be started with to serve it."""
+        return self.base or self.name
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -46,7 +54,7 @@ class Trial(msgspec.Struct, frozen=True):
     version: Version
     state: State
     steps: tuple[float, ...]
-    """Shares of the conversations that begin, rising; the last step is left by becoming the current version."""
+    """Shares of the conversations that begin, rising; behind the last one it becomes the current version."""
     rule: Rule
     step: int = 0
     since: float = 0.0
@@ -67,6 +75,14 @@ class Leaving(msgspec.Struct, frozen=True):
     since: float
 
 
+class Turning(msgspec.Struct, frozen=True):
+    """The one node that is kept from requests until it was restarted with another model."""
+
+    node: str
+    to: str
+    since: float
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What was decided, by whom, and why."""
 
@@ -81,14 +97,11 @@ class Rollout(msgspec.Struct, frozen=True):
     """Everything that is decided of one alias."""
 
     alias: str
-    base: str
-    """The model that its adapters belong to."""
     current: Version
     trial: Trial | None = None
     earlier: tuple[Version, ...] = ()
     leaving: tuple[Leaving, ...] = ()
-    turning: str = ""
-    """The node that is drained so that it can be restarted with another model."""
+    turning: Turning | None = None
     trials: int = 0
     history: tuple[Decision, ...] = ()
     """The newest decisions, oldest first."""
@@ -114,6 +127,7 @@ class Order(msgspec.Struct, frozen=True):
     alias: str
     version: Version
     base: str
+    """What an alias that is new stands for until then."""
     steps: tuple[float, ...]
     rule: Rule
     is_approved: bool = False
@@ -145,8 +159,7 @@ def begun(record: Rollout | None, order: Order, actor: Actor) -> Rollout:
     """The record with a trial of that version. Raises `RolloutRefused`."""
     check_steps(order.steps)
     if record is None:
-        base = Version(order.base, "base")
-        record = Rollout(alias=order.alias, base=order.base, current=base)
+        record = Rollout(alias=order.alias, current=Version(order.base, "base"))
     if record.trial is not None:
         raise RolloutRefused(
             f"{record.trial.version.name} is being rolled out: widen it to the end, or take it back first"
@@ -231,16 +244,19 @@ def decided(record: Rollout, what: str, version: str, actor: Actor) -> Rollout:
 
 def check_steps(steps: tuple[float, ...]) -> None:
     """Raises `RolloutRefused` unless they rise, above 0 and at most to 1."""
-    rises = all(low < high for low, high in zip(steps, steps[1:], strict=False))
+    rises = all(low < high for low, high in pairwise(steps))
     if not 1 <= len(steps) <= MAX_STEPS or not rises or not 0 < steps[0] <= steps[-1] <= 1:
         raise RolloutRefused(
-            f"steps: expected 1 to {MAX_STEPS} shares above 0, rising, at most 1, like 0.05 0.25 1", status=400
+            f"steps: expected 1 to {MAX_STEPS} shares above 0, rising, at most 1, like 0.05 0.25 1",
+            status=400,
         )
 
 
 def _check_version(record: Rollout, order: Order) -> None:
-    if order.base != record.base:
-        raise RolloutRefused(f"{record.alias} is an alias of {record.base}, not of {order.base}", status=400)
+    if order.base != record.current.model:
+        raise RolloutRefused(
+            f"{record.alias} is answered by {record.current.model} now, not by {order.base}", status=400
+        )
     for known in record.versions:
         if known.name == order.version.name:
             raise RolloutRefused(

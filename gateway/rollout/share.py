@@ -1,7 +1,7 @@
 """Which version a conversation gets: a function of its name, what it has, and the record. Pure.
 
-Every replica decides alike without talking. A conversation that begins is drawn once per trial, so a wider share
-holds everybody whom the narrower one held. One that has a version keeps it while that is live.
+Every replica decides alike without talking. A conversation that begins is drawn once per trial, so a wider
+share holds everybody whom the narrower one held. One that has a version keeps it while that is live.
 """
 
 from typing import Literal

@@ -16,7 +16,7 @@ class Tally(msgspec.Struct, frozen=True):
 
     answers: int = 0
     errors: int = 0
-    """Requests that the version or its node failed; refusals that are the client's fault, and load, are none."""
+    """Requests that the version or its node failed; a client's faults, and load, are none."""
     conversations: int = 0
     """That began with it."""
     turns: int = 0

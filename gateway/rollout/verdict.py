@@ -1,8 +1,8 @@
 """Whether a version does better or worse than the one before it: the rule, as a function of counts. Pure.
 
 Two counts of the same time are compared, and a difference counts only where chance hardly makes it: the
-version's rate is taken at the lower end of its Wilson interval (Wilson 1927, two standard deviations), the other
-one's at the upper end. Until there are enough answers, nothing is decided.
+version's rate is taken at the lower end of its Wilson interval (Wilson 1927, two standard deviations), the
+other one's at the upper end. Until there are enough answers, nothing is decided.
 """
 
 import math

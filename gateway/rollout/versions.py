@@ -1,13 +1,15 @@
-"""Which version answers a request, and what is counted of it. On the way of every request: no call, no wait.
+"""Which version answers a request, and what is counted of it. On the way of every request: no call.
 
-A conversation's version comes with the conversation, which is read in any case: its binding says whose KV it is.
-Whoever warms its prefix for another version moves the binding, and so its next turn. Without a rollout of the
+A conversation's version comes with the conversation, which is read in any case: its binding says whose KV it
+is. Whoever warms its prefix for another version moves the binding, and so its next turn. Without a rollout of the
 model that is asked for, nothing happens here.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway.moment import Moment as Now
@@ -17,11 +19,15 @@ from gateway.rollout.board import Board
 from gateway.rollout.record import Rollout
 from gateway.rollout.share import Moment, chosen, drawn, home, in_order
 from gateway.rollout.tally import ttft_counter
-from history.conversation import Conversation, ConversationKey
+from history.conversation import Conversation, ConversationKey, Turn
 from history.open_turn import OpenTurn
 
 _GONE_BELOW = 0.5
 _RETURNS_AFTER_S = 86_400.0
+
+
+class _Rating(msgspec.Struct):
+    rating: Literal["up", "down"]
 
 
 class Places(Protocol):
@@ -60,7 +66,9 @@ class Versions:
             return request
         conversation, replaces = turn.layout.conversation, turn.layout.replaces
         # What is answered anew stays with what answered it, whatever was warmed meanwhile.
-        has = replaces.reply.version if replaces is not None and replaces.reply.version else ""
+        has = replaces.reply.version if replaces is not None else ""
+        if not has and conversation.binding is None and turn.layout.turns:
+            has = turn.layout.turns[-1].reply.version
         moment: Moment = "is_open" if answers_tool else "goes_on" if conversation.turn_count else "begins"
         wanted = self._chosen(record, turn.key, conversation, has, moment, now)
         return self._with(request, record, wanted)
@@ -68,7 +76,7 @@ class Versions:
     def of_upkeep(
         self, request: ChatRequest, key: ConversationKey, conversation: Conversation, *, moves: bool, now: Now
     ) -> ChatRequest:
-        """For a call between turns. `moves`: it warms the prefix, and the conversation goes where it belongs."""
+        """For a call between turns. `moves`: it warms the prefix, so the conversation goes where it belongs."""
         if (record := self.board.records.get(request.model)) is None:
             return request
         wanted = self._chosen(record, key, conversation, "", "goes_on", now)
@@ -111,11 +119,14 @@ class Versions:
         if layout.plan.is_branch and replaced is not None and replaced.reply.version:
             self._count(replace(request, version=replaced.reply.version), regenerations=1)
 
-    def rated(self, model: str, version: str, *, ups: int, downs: int) -> None:
-        """Somebody rated an answer of it, or thought otherwise."""
-        record = self.board.records.get(model)
-        if record is not None and version and (ups or downs):
-            self.board.count(record, version, ups=ups, downs=downs)
+    def rated(self, turn: Turn, before: bytes, after: bytes) -> None:
+        """Somebody rated its answer; `before`: what was thought of it until then."""
+        record, changes = self.board.records.get(turn.reply.model), Counter[str]()
+        for rating, number in ((before, -1), (after, 1)):
+            if rating:
+                changes[f"{msgspec.json.decode(rating, type=_Rating).rating}s"] += number
+        if record is not None and turn.reply.version:
+            self.board.count(record, turn.reply.version, **changes)
 
     def _count(self, request: ChatRequest, **numbers: int) -> None:
         if request.version and (record := self.board.records.get(request.model)) is not None:
