@@ -1,8 +1,8 @@
 """Which version answers a request, and what is counted of it. On the way of every request: no call.
 
 A conversation's version comes with the conversation, which is read in any case: its binding says whose KV it
-is. Whoever warms its prefix for another version moves the binding, and so its next turn. Without a rollout of the
-model that is asked for, nothing happens here.
+is. Whoever warms its prefix for another version moves the binding, and so its next turn. Without a rollout of
+the model that is asked for, nothing happens here.
 """
 
 from collections import Counter
@@ -76,7 +76,7 @@ class Versions:
     def of_upkeep(
         self, request: ChatRequest, key: ConversationKey, conversation: Conversation, *, moves: bool, now: Now
     ) -> ChatRequest:
-        """For a call between turns. `moves`: it warms the prefix, so the conversation goes where it belongs."""
+        """For a call between turns. `moves`: it warms the prefix, and the conversation goes where it ends."""
         if (record := self.board.records.get(request.model)) is None:
             return request
         wanted = self._chosen(record, key, conversation, "", "goes_on", now)
