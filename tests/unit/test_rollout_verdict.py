@@ -98,7 +98,9 @@ def test_noise_is_no_reason() -> None:
 @given(st.lists(st.floats(0.001, 300), min_size=1, max_size=50), st.sampled_from([0.5, 0.9]))
 def test_a_quantile_is_within_its_bucket(seconds: list[float], share: float) -> None:
     """Between the ends that are told; beyond the last bound, that."""
-    tally = tally_of({name: sum(ttft_counter(s) == name for s in seconds) for name in map(ttft_counter, seconds)})
+    tally = tally_of(
+        {name: sum(ttft_counter(s) == name for s in seconds) for name in map(ttft_counter, seconds)}
+    )
     at = sorted(seconds)[max(0, -(-int(share * 100) * len(seconds) // 100) - 1)]
 
     assert quantile(tally.ttft, share, is_upper=False) <= at + 1e-9
