@@ -213,11 +213,12 @@ class Dispatcher:
             self._room.look(node)
 
     def _blame(self, job: Job, node: Node, fault: NodeFault, since: int) -> None:
-        """A busy node is not a broken one, and one that gives no vectors may still be one to talk with."""
+        """A busy node is not a broken one, and one that fails with vectors or an adapter may be well."""
         kind = type(fault).__name__
         log.warning("node failed", node=node.id, fault=kind, request_id=job.request_id)
         self._telemetry.events[f"node_{kind.removeprefix('Node').lower()}"] += 1
-        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS:
+        is_adapters = type(fault) is NodeFault and job.request.target in node.parents
+        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS and not is_adapters:
             self._roster.broke(node, str(fault), since=since)
 
     def _is_alone(self, job: Job, decision: Decision, failed: list[str]) -> bool:

@@ -59,7 +59,7 @@ class Board:
         """What clients ask for: aliases of what is served, in place of their versions, and all else."""
         records = self.records.values()
         versions = {version.name for one in records for version in one.versions if version.kind != "base"}
-        aliases = {one.alias for one in records if any(version.name in served for version in one.live)}
+        aliases = {one.alias for one in records if any(version.name in served for version in one.versions)}
         return {*served} - versions | aliases
 
     def record(self, alias: str) -> Rollout:

@@ -55,6 +55,10 @@ def home(record: Rollout, has: str) -> str:
 
 
 def in_order(record: Rollout, wanted: str) -> tuple[str, ...]:
-    """The versions to try where nobody serves the wanted one, best first."""
-    others = (record.current.name, *(one.name for one in record.earlier))
-    return (wanted, *(name for name in others if name != wanted))
+    """The versions to try where nobody serves the wanted one, best first.
+
+    A whole model that was taken back answers until the first node is restarted with the one before.
+    """
+    models = [one.version for one in reversed(record.leaving) if one.version.kind == "model"]
+    others = [one.name for one in (record.current, *record.live, *record.earlier, *models)]
+    return tuple(dict.fromkeys((wanted, *others)))

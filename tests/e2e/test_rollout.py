@@ -1,4 +1,4 @@
-"""A version on its way to everybody and back: two nodes, two gateways over one store, a node that restarts."""
+"""A version on its way to everybody and back: two nodes, two gateways, a node that restarts."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -77,3 +77,6 @@ def test_where_nobody_has_it_the_current_one_comes_next() -> None:
     """Then those before it."""
     assert ("next", "now", "old") == in_order(record(), "next")
     assert ("now", "old") == in_order(record(), "now")
+    gone = Leaving(Version("big", "model"), 0.0)
+    left = Rollout("luna", NOW, leaving=(Leaving(GONE, 0.0), gone))
+    assert ("now", "big") == in_order(left, "now")

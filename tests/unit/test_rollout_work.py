@@ -141,7 +141,7 @@ def test_whole_models_go_node_by_node_forth_and_back(count: int) -> None:
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_a_node_that_is_out_when_it_is_taken_back_returns(has_begun: bool) -> None:  # noqa: FBT001 - a case
+def test_a_node_that_is_out_when_it_is_taken_back_returns(has_begun: bool) -> None:
     """As it was, if it was not restarted yet; else it is restarted once more."""
     fleet = Model(3)
     fleet.record = msgspec.structs.replace(fleet.record, turning=turned(fleet.record, fleet.nodes(), now=0.0))
