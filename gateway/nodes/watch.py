@@ -14,6 +14,7 @@ from gateway.nodes.adapters import Adapters, AdapterSpec
 from gateway.nodes.asking import Asker
 from gateway.nodes.connection import NodePool, Patience
 from gateway.nodes.engine_facts import lacking
+from gateway.nodes.errors import AdapterRefused
 from gateway.nodes.engine_run import UNTOLD, EngineRun
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.polling import Poller
@@ -119,8 +120,15 @@ class NodeWatch:
 
     async def load_adapter(self, spec: AdapterSpec, *, is_immutable: bool = False) -> None:
         """Load a LoRA adapter there and serve it. Raises as `Adapters.load` does."""
-        await self._adapters.load(spec, is_immutable=is_immutable)
-        await self._poller.ask_models()
+        try:
+            await self._adapters.load(spec, is_immutable=is_immutable)
+        except AdapterRefused:
+            # Somebody else may have loaded it meanwhile, and what its path holds is the same for ever.
+            await self._poller.ask_models()
+            if not is_immutable or spec.name not in self.node.parents:
+                raise
+        else:
+            await self._poller.ask_models()
 
     async def unload_adapter(self, name: str) -> None:
         """Serve it no longer and unload it. Raises as `Adapters.unload` does."""

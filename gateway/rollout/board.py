@@ -118,7 +118,8 @@ class Board:
         try:
             if await answered(self.store.version()) != self._version:
                 table = await answered(self.store.table())
-                self._take(table.records)
+                kept = {alias: self.records[alias] for alias in table.unreadable & self.records.keys()}
+                self._take({**kept, **table.records})
                 self._version = table.version
                 for alias in sorted(table.unreadable):
                     log.warning("a newer version wrote this rollout; it is left as it is", alias=alias)

@@ -65,12 +65,18 @@ class Reconciler:
             if not await answered(self._board.store.lead(self._owner, for_ms=LEADS_FOR_MS)):
                 return
             nodes = self._fleet.nodes()
-            self._loading.forget({one.name for one in nodes if one.is_healthy})
-            for record in tuple(self._board.records.values()):
+        except RolloutStoreUnavailable:
+            return  # the board has said so
+        self._loading.forget({one.name: one.models for one in nodes if one.is_healthy})
+        for record in tuple(self._board.records.values()):
+            try:
                 await self._tend(record, nodes, tasks)
-        except (RolloutStoreUnavailable, RolloutRefused) as fault:
-            # It is away, or somebody was quicker: the next round sees what is true then.
-            log.info("rollouts wait", reason=str(fault))
+            except GatewayError as fault:
+                # A store is away, or somebody was quicker: the next round sees what is true then.
+                log.info("a rollout waits", alias=record.alias, reason=str(fault))
+            except Exception:
+                # A mistake of ours costs this rollout its round, not everybody their answers.
+                log.exception("a rollout was not tended", alias=record.alias)
 
     async def _tend(self, record: Rollout, nodes: Sequence[NodeView], tasks: asyncio.TaskGroup) -> None:
         await self._turn(record, nodes)
