@@ -90,8 +90,8 @@ class Dispatcher:
         self._telemetry = telemetry
         self._clock = clock
         self._patience = patience
-        self.on_failed: Callable[[Job], None] = lambda _: None
-        """Called with a job that no node answered, for no reason of its own and not for their load."""
+        self.on_failed: Callable[[ChatRequest], None] = lambda _: None
+        """Called with a user's request that no node answered, through no fault of its own or their load."""
 
     def check_model(self, model: str) -> None:
         """Raises `UnknownModel` if every node is known to serve only others."""
@@ -112,15 +112,19 @@ class Dispatcher:
             if not budget.was_exceeded():
                 raise
             self._telemetry.events["out_of_time"] += 1
-            self.on_failed(job)
+            self._failed(job)
             raise OutOfTime(self._patience.total_s) from None
         except NodeFault as fault:
             if not isinstance(fault, NodeBusy):
-                self.on_failed(job)
+                self._failed(job)
             raise
         finally:
             budget.close()
             pings.stop()
+
+    def _failed(self, job: Job) -> None:
+        if job.priority == "interactive":
+            self.on_failed(job.request)
 
     def believed(self, job: Job, served: Served, usage: Usage) -> Usage:
         """What an engine counted, without what cannot be; that is noted of its node."""

@@ -44,6 +44,21 @@ def rollout_admin_routes(desk: Desk, clock: Callable[[], float]) -> APIRouter:
         await desk.board.tell()  # what this replica counted a moment ago belongs to it
         return await desk.report(alias, trial=trial)
 
+    _add_decisions(routes, desk, clock, shown)
+
+    @routes.get("/rollouts/{alias:path}")
+    async def show_rollout(alias: str) -> dict[str, Any]:
+        return await shown(desk.board.record(alias))
+
+    return routes
+
+
+def _add_decisions(
+    routes: APIRouter,
+    desk: Desk,
+    clock: Callable[[], float],
+    shown: Callable[[Rollout], Awaitable[dict[str, Any]]],
+) -> None:
     def does(path: str, act: Callable[[str, Actor], Awaitable[Rollout]]) -> None:
         async def do(alias: str, request: Request) -> dict[str, Any]:
             body = await read_body(request, _MAX_BODY)
@@ -55,12 +70,6 @@ def rollout_admin_routes(desk: Desk, clock: Callable[[], float]) -> APIRouter:
     does("approve", desk.approve)
     does("widen", desk.widen)
     does("back", desk.back)
-
-    @routes.get("/rollouts/{alias:path}")
-    async def show_rollout(alias: str) -> dict[str, Any]:
-        return await shown(desk.board.record(alias))
-
-    return routes
 
 
 def rollout_object(record: Rollout) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from gateway.nodes.adapters import Adapters, AdapterSpec
 from gateway.nodes.asking import Asker
 from gateway.nodes.connection import NodePool, Patience
 from gateway.nodes.engine_facts import lacking
-from gateway.nodes.errors import AdapterRefused
 from gateway.nodes.engine_run import UNTOLD, EngineRun
+from gateway.nodes.errors import AdapterRefused
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.polling import Poller
 from gateway.nodes.request_head import own_headers

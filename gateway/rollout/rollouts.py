@@ -1,5 +1,6 @@
 """All parts of rollouts, put together over a store and the nodes."""
 
+import asyncio
 from dataclasses import dataclass
 
 from gateway.clock import Clock
@@ -20,6 +21,12 @@ class Rollouts:
     board: Board
     desk: Desk
     reconciler: Reconciler
+
+    async def run(self) -> None:
+        """Follow the store, and do what is due, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.board.run())
+            tasks.create_task(self.reconciler.run())
 
 
 def rollouts_over(

@@ -84,22 +84,7 @@ def test_a_version_is_shared_widened_reconciled_and_taken_back(
         (one.status, one.model, one.version) for pair in before.values() for one in pair
     }
 
-    # Nothing is loaded before somebody says yes.
-    waits = admin.start(ALIAS, "v2", paths[1], steps=[SHARE, 1.0], why="a better one").raise_for_status()
-    assert "waiting_for_approval" == waits.json()["state"]
-    assert all(V2 not in has for has in admin.versions(ALIAS).values())
-    admin.do("approve", ALIAS, "looks good").raise_for_status()
-    assert until(lambda: admin.state(ALIAS) == "sharing")
-    assert until(lambda: all(V2 in has for has in admin.versions(ALIAS).values()))
-    assert until(lambda: seen_by(replicas, "sharing", V1))
-
-    # Dialogues that were there keep their version; of those that begin, a share has the new one, everywhere.
-    assert {V1} == {one.version for pair in everybody(replicas).values() for one in pair}
-    shared = everybody(replicas, "new ")
-    assert all(first.version == second.version for first, second in shared.values())
-    on_trial = {name for name, pair in shared.items() if pair[0].version == V2}
-    assert 0.05 < len(on_trial) / len(NAMES) < 0.5
-    assert {200} == {one.status for pair in shared.values() for one in pair}
+    on_trial = _share(admin, replicas, paths[1])
 
     # A node that restarts has lost its adapters, and gets them back.
     nodes[0].close()
@@ -115,6 +100,27 @@ def test_a_version_is_shared_widened_reconciled_and_taken_back(
         assert {V2} == {one.version for pair in late.values() for one in pair}
 
         _take_back(admin, replicas, late, on_trial)
+
+
+def _share(admin: Desk, replicas: list[Gateway], path: str) -> set[str]:
+    """A second version gets its first share; the dialogues that began with it."""
+    # Nothing is loaded before somebody says yes.
+    waits = admin.start(ALIAS, "v2", path, steps=[SHARE, 1.0], why="a better one").raise_for_status()
+    assert "waiting_for_approval" == waits.json()["state"]
+    assert all(V2 not in has for has in admin.versions(ALIAS).values())
+    admin.do("approve", ALIAS, "looks good").raise_for_status()
+    assert until(lambda: admin.state(ALIAS) == "sharing")
+    assert until(lambda: all(V2 in has for has in admin.versions(ALIAS).values()))
+    assert until(lambda: seen_by(replicas, "sharing", V1))
+
+    # Dialogues that were there keep their version; of those that begin, a share has the new one, everywhere.
+    assert {V1} == {one.version for pair in everybody(replicas).values() for one in pair}
+    shared = everybody(replicas, "new ")
+    assert all(first.version == second.version for first, second in shared.values())
+    on_trial = {name for name, pair in shared.items() if pair[0].version == V2}
+    assert 0.05 < len(on_trial) / len(NAMES) < 0.5
+    assert {200} == {one.status for pair in shared.values() for one in pair}
+    return on_trial
 
 
 def _take_back(
