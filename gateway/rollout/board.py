@@ -5,7 +5,6 @@ While it is away, what was known stays, and so do counts that could not be told.
 """
 
 import asyncio
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
@@ -17,11 +16,14 @@ from gateway.rollout.ports import RolloutStore
 from gateway.rollout.record import Rollout
 
 T = TypeVar("T")
+_Counted = dict[tuple[str, int], dict[str, dict[str, int]]]
+"""By alias and trial, by version, by counter."""
 
 POLL_EVERY_S = 1.0
 ANSWER_WITHIN_S = 0.9
 _ATTEMPTS = 8
-_CHANGES_KEPT = 1_000
+_VERSIONS_KEPT = 1_000
+"""Of one trial, between two calls of the store."""
 
 log = structlog.get_logger()
 
@@ -39,7 +41,7 @@ class Board:
         """Called with every record that is another one than before."""
         self._poll_every_s = poll_every_s
         self._version: str | None = None
-        self._counted: dict[tuple[str, int], dict[str, Counter[str]]] = {}
+        self._counted: _Counted = {}
 
     async def load(self) -> None:
         """Ask once. A store that is away leaves what was known."""
@@ -86,13 +88,19 @@ class Board:
                 return after
         raise RolloutRefused(f"others keep changing the rollout of {alias}; try again")
 
-    def count(self, record: Rollout, version: str, **numbers: int) -> None:
+    def count(self, record: Rollout, version: str, numbers: Mapping[str, int]) -> None:
         """Add to a version's counters, here at first. Never waits."""
-        book = self._counted.setdefault((record.alias, record.trials), defaultdict(Counter))
-        if version in book or len(book) < _CHANGES_KEPT:
-            counters = book[version]
-            for name, number in numbers.items():
-                counters[name] += number
+        book = self._counted.get((record.alias, record.trials))
+        if book is None:
+            book = self._counted[record.alias, record.trials] = {}
+        counters = book.get(version)
+        if counters is None:
+            if len(book) >= _VERSIONS_KEPT:
+                return
+            counters = book[version] = {}
+        for name, number in numbers.items():
+            if number:
+                counters[name] = counters.get(name, 0) + number
 
     async def tell(self) -> None:
         """Tell the store what was counted; what cannot be told now is kept.
@@ -107,12 +115,13 @@ class Board:
                 self._keep(dict(list(counted.items())[at:]))
                 return
 
-    def _keep(self, counted: dict[tuple[str, int], dict[str, Counter[str]]]) -> None:
+    def _keep(self, counted: _Counted) -> None:
         for key, book in counted.items():
-            kept = self._counted.setdefault(key, defaultdict(Counter))
+            kept = self._counted.setdefault(key, {})
             for version, counters in book.items():
+                sums = kept.setdefault(version, {})
                 for name, number in counters.items():
-                    kept[version][name] += number
+                    sums[name] = sums.get(name, 0) + number
 
     async def _refresh(self) -> None:
         try:

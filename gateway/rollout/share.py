@@ -40,6 +40,8 @@ def chosen(
     """
     if moment == "begins":
         return drawn(record, tenant, name)
+    if has == record.current.name:
+        return has
     if moment == "is_open" and any(one.name == has for one in record.versions):
         return has  # never between a call of a tool and its result
     if any(one.name == has for one in record.live):

@@ -6,6 +6,7 @@ the model that is asked for, nothing happens here.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -94,10 +95,12 @@ class Versions:
 
     def failed(self, request: ChatRequest) -> None:
         """No node answered it."""
-        self._count(request, errors=1)
+        self._count(request, {"errors": 1})
 
     def answered(self, request: ChatRequest, usage: Usage, first_s: float) -> None:
         """It was answered; `first_s`: 0 where that is not known."""
+        if not request.version:
+            return
         numbers = {
             "answers": 1,
             "prompt_tokens": usage.prompt_tokens,
@@ -106,18 +109,20 @@ class Versions:
         }
         if first_s > 0:
             numbers[ttft_counter(first_s)] = 1
-        self._count(request, **numbers)
+        self._count(request, numbers)
 
     def stored(self, request: ChatRequest, turn: OpenTurn, *, now: float) -> None:
         """Its turn is stored."""
+        if not request.version:
+            return
         layout = turn.layout
         binding = layout.conversation.binding
         is_back = binding is not None and now - binding.at >= _RETURNS_AFTER_S
         begins = layout.conversation.turn_count == 0
-        self._count(request, turns=1, returns=int(is_back), conversations=int(begins))
+        self._count(request, {"turns": 1, "returns": is_back, "conversations": begins})
         replaced = layout.replaces
         if layout.plan.is_branch and replaced is not None and replaced.reply.version:
-            self._count(replace(request, version=replaced.reply.version), regenerations=1)
+            self._count(replace(request, version=replaced.reply.version), {"regenerations": 1})
 
     def rated(self, turn: Turn, before: bytes, after: bytes) -> None:
         """Somebody rated its answer; `before`: what was thought of it until then."""
@@ -126,11 +131,11 @@ class Versions:
             if rating:
                 changes[f"{msgspec.json.decode(rating, type=_Rating).rating}s"] += number
         if record is not None and turn.reply.version:
-            self.board.count(record, turn.reply.version, **changes)
+            self.board.count(record, turn.reply.version, changes)
 
-    def _count(self, request: ChatRequest, **numbers: int) -> None:
+    def _count(self, request: ChatRequest, numbers: Mapping[str, int]) -> None:
         if request.version and (record := self.board.records.get(request.model)) is not None:
-            self.board.count(record, request.version, **numbers)
+            self.board.count(record, request.version, numbers)
 
     def _chosen(
         self,
@@ -149,9 +154,9 @@ class Versions:
 
     def _with(self, request: ChatRequest, record: Rollout, wanted: str) -> ChatRequest:
         """The request for that version; for another one where no node has it, rather than for none."""
-        for name in in_order(record, wanted):
-            if self.places.serves(name):
-                if name != wanted:
-                    self.board.count(record, wanted, fallbacks=1)
-                return replace(request, version=name)
-        return replace(request, version=wanted)
+        if self.places.serves(wanted):
+            return replace(request, version=wanted)
+        found = next((name for name in in_order(record, wanted) if self.places.serves(name)), wanted)
+        if found != wanted:
+            self.board.count(record, wanted, {"fallbacks": 1})
+        return replace(request, version=found)

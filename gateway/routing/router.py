@@ -92,9 +92,10 @@ class Router:
 
     def serves(self, model: str) -> bool:
         """Whether a node that may have requests serves it."""
-        return any(
-            node.is_healthy and not node.is_draining and model in node.models for node in self._by_id.values()
-        )
+        for node in self._by_id.values():  # asked of every request: a generator costs twice as much
+            if model in node.models and node.is_healthy and not node.is_draining:
+                return True
+        return False
 
     def longest_known(self, links: Sequence[bytes]) -> tuple[int, int]:
         """How many of a prompt's links make the longest prefix that is known, and its tokens."""
