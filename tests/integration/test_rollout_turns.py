@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.gateway_process import Gateway, Stub, running_gateway, running_stub, until
+from tests.ports import free_port
 from tests.rollout_desk import Desk, desk, say, write_weights
 
 ALIAS, V1, V2 = "luna", "luna--v1", "luna--v2"
@@ -173,3 +174,53 @@ def events(gateway: Gateway) -> dict[str, float]:
     head = 'friendo_events_total{kind="'
     found = (line.removeprefix(head).split('"} ') for line in lines if line.startswith(head))
     return {kind: float(count) for kind, count in found}
+
+
+def test_sglang_is_asked_for_an_adapter_by_its_model_too(tmp_path: Path) -> None:
+    """Its bare name would be answered by the base; the client sees the alias, in every chunk."""
+    with (
+        running_stub(engine="sglang") as node,
+        running_gateway(f"sglang={node.url}") as gateway,
+        desk(gateway) as admin,
+    ):
+        shared(admin, "v1", write_weights(tmp_path / "v1"))
+        body = {"model": ALIAS, "messages": [{"role": "user", "content": LONG}], "stream": True}
+        with httpx.stream(
+            "POST",
+            f"{gateway.url}/v1/chat/completions",
+            json={**body, "conversation": "streamed"},
+            timeout=30,
+            trust_env=False,
+        ) as answer:
+            chunks = [line for line in answer.iter_lines() if line.startswith("data: {")]
+            version = answer.headers["x-friendo-version"]
+        asked = node.stats()["recent"][-1]["body"]["model"]
+        told = admin.report(ALIAS)["versions"][V1]
+
+    assert (V1, f"stub:{V1}") == (version, asked)
+    assert len(chunks) > 10
+    assert all(f'"model":"{ALIAS}"' in chunk.replace(": ", ":") for chunk in chunks)
+    assert (1, 1, 1) == (told["answers"], told["conversations"], told["turns"])
+    assert told["ttft_p50_s"] > 0
+
+
+def test_after_a_restart_of_all_the_alias_answers_as_before(valkey: Valkey, tmp_path: Path) -> None:
+    """The record is the truth: the next gateway loads what the node has lost, and the dialogue goes on."""
+    options, port = ("--redis", valkey.url), free_port()
+    with (
+        running_stub(port=port) as node,
+        running_gateway(f"vllm={node.url}", options=options) as gateway,
+        desk(gateway) as admin,
+    ):
+        shared(admin, "v1", write_weights(tmp_path / "v1"))
+        assert V1 == say(gateway, ALIAS, "kept").version
+    with (
+        running_stub(port=port) as node,
+        running_gateway(f"vllm={node.url}", options=options) as gateway,
+        desk(gateway) as admin,
+    ):
+        assert until(lambda: V1 in admin.versions(ALIAS)[f"127.0.0.1:{port}"])
+        again = say(gateway, ALIAS, "kept")
+        assert until(lambda: admin.report(ALIAS)["versions"][V1]["turns"] == 2)
+
+    assert (200, V1) == (again.status, again.version)
