@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +22,7 @@ from gateway.clock import Clock
 from gateway.config_file.places import prompts_folder
 from gateway.config_file.prompts import read_instructions
 from gateway.conversations import Conversations
+from gateway.counting import counting
 from gateway.dispatch import Dispatcher
 from gateway.embedder import NodeEmbedder
 from gateway.errors import BadOption
@@ -38,6 +39,10 @@ from gateway.nodes.memory_roster import MemoryRoster
 from gateway.nodes.redis_roster import RedisRoster
 from gateway.nodes.roster import Roster
 from gateway.residency import NodeResidency
+from gateway.rollout.memory_rollouts import MemoryRollouts
+from gateway.rollout.redis_rollouts import RedisRollouts
+from gateway.rollout.rollouts import Rollouts, rollouts_over
+from gateway.rollout.versions import Versions
 from gateway.routing.ledger import Ledger
 from gateway.routing.node import Node
 from gateway.routing.router import Router
@@ -65,7 +70,7 @@ from history.recaller import Meaning, Recaller
 from history.redis_check import check_store
 from history.redis_client import redis_client
 from history.redis_store import RedisStore
-from history.sweeper import Sweeper, Swept
+from history.sweeper import Sweeper
 
 log = structlog.get_logger()
 
@@ -92,6 +97,7 @@ class Edges:
     recaller: Recaller
     roster: Roster
     membership: Membership
+    rollouts: Rollouts
     authenticator: Everybody | Keyring
     training: Training
 
@@ -111,9 +117,10 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
             tasks.create_task(keeper.run()),
             tasks.create_task(edges.roster.run()),
             tasks.create_task(edges.membership.run()),
+            tasks.create_task(edges.rollouts.run()),
             tasks.create_task(chat.upkeep.run()),
         ]
-        background += [tasks.create_task(task) for task in _counting(settings, edges)]
+        background += [tasks.create_task(task) for task in counting(settings, edges.allowance, edges.sweeper)]
         if isinstance(edges.authenticator, Keyring):
             background.append(tasks.create_task(edges.authenticator.run()))
 
@@ -137,42 +144,16 @@ async def serve(settings: Settings, env: Mapping[str, str], on_ready: Callable[[
                 await edges.allowance.settle()
 
 
-def _counting(settings: Settings, edges: Edges) -> Iterator[Coroutine[None, None, None]]:
-    """What tenants have, and what expired conversations left behind; nothing where nobody asked for it."""
-    hours = settings.history.upkeep.sweep_hours
-    if settings.history.limits.counts_tenants:
-        yield edges.allowance.run(note_uncounted)
-    if hours and edges.sweeper.is_needed:
-        yield edges.sweeper.run(hours * 3600, note_sweep)
-
-
-def note_uncounted(fault: Exception) -> None:
-    """Say in the log that tenants' totals stand still, unless the store is away: then turns say so."""
-    if not isinstance(fault, StoreFault):
-        log.error("tenants' totals are not counted", exc_info=fault)
-
-
-def note_sweep(came: Swept | Exception) -> None:
-    """Say in the log what a sweep has done, or why it could not."""
-    if isinstance(came, Exception):
-        log.warning("not swept", reason=str(came), exc_info=not isinstance(came, StoreFault) and came)
-    elif came.refused:
-        log.warning(
-            "the store holds no conversation, so nothing was taken from the archive", left=came.refused
-        )
-    else:
-        log.info("swept", tenants=len(came.tenants), folders=came.folders, pieces=came.pieces)
-
-
 def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
     """The use case, with all that it calls."""
     telemetry, rules, clock = Telemetry(), settings.history.rules, Clock()
-    meaning = rules.recall.meaning
     router = Router(edges.roster.by_id, Ledger(), settings.routing)
     room = WaitingRoom(router, settings.routing, telemetry, clock.steady)
     edges.roster.on_probed, edges.roster.on_removed = _probed(router, room, clock), telemetry.removed
     telemetry.queue_length = room.__len__
     dispatcher = Dispatcher(edges.roster, router, room, telemetry, clock.steady, settings.relay)
+    versions = Versions(edges.rollouts.board, router)
+    dispatcher.on_failed = versions.failed
     dialogues = Dialogues(
         edges.store,
         keeper,
@@ -182,17 +163,10 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         recaller=edges.recaller,
         allowance=edges.allowance,
     )
-    upkeep = Upkeep(
-        dialogues=dialogues,
-        compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
-        background=Background(dispatcher, router, telemetry, clock),
-        archivist=edges.archivist,
-        embedding=_embedding(
-            edges, rules.recall, NodeEmbedder(edges.roster, router, room, telemetry, clock.steady, meaning)
-        ),
-        rules=settings.history.upkeep,
-        compaction=rules.compaction,
+    upkeep = _upkeep(
+        settings, edges, dialogues, Background(dispatcher, router, telemetry, clock, versions), room
     )
+    edges.rollouts.board.on_changed = lambda record: upkeep.moved(record.alias)
     return Chat(
         authenticator=edges.authenticator,
         dialogues=dialogues,
@@ -200,9 +174,33 @@ def _chat(settings: Settings, edges: Edges, keeper: LeaseKeeper) -> Chat:
         router=router,
         telemetry=telemetry,
         upkeep=upkeep,
+        versions=versions,
         history=settings.history,
         clock=clock,
         replica=secrets.token_hex(8),
+    )
+
+
+def _upkeep(
+    settings: Settings, edges: Edges, dialogues: Dialogues, background: Background, room: WaitingRoom
+) -> Upkeep:
+    """What is done between turns."""
+    rules, router, telemetry, clock = (
+        settings.history.rules,
+        background.router,
+        background.telemetry,
+        background.clock,
+    )
+    meaning = rules.recall.meaning
+    embedder = NodeEmbedder(edges.roster, router, room, telemetry, clock.steady, meaning)
+    return Upkeep(
+        dialogues=dialogues,
+        compactor=Compactor(edges.store, rules, read_instructions(prompts_folder()), time.time),
+        background=background,
+        archivist=edges.archivist,
+        embedding=_embedding(edges, rules.recall, embedder),
+        rules=settings.history.upkeep,
+        compaction=rules.compaction,
     )
 
 
@@ -235,6 +233,7 @@ def _conversations(settings: Settings, edges: Edges, chat: Chat) -> Conversation
         upkeep=chat.upkeep,
         new_id=lambda: f"conv_{secrets.token_hex(16)}",
         forget=edges.recaller.forget,
+        rated=chat.versions.rated,
     )
 
 
@@ -258,6 +257,7 @@ def _doors(
         conversations=ConversationRoutes(conversations, who, time.time, max_body=max_body),
         training=edges.training,
         roster=edges.roster,
+        rollouts=edges.rollouts.board,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -267,6 +267,7 @@ def _doors(
         conversations=conversations,
         membership=edges.membership,
         training=edges.training,
+        rollouts=edges.rollouts.desk,
         authenticator=edges.authenticator,
         readiness=readiness,
         telemetry=telemetry,
@@ -303,6 +304,7 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
         stack.callback(roster.close)
         membership = _membership(settings, roster, client)
         await membership.load()
+        rollouts = await _rollouts(settings, membership, client)
         await roster.probe_all()
         recaller = Recaller(
             store.read, settings.history.rules.recall, settings.history.recall_cache, time.monotonic
@@ -316,9 +318,19 @@ async def _edges(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Ed
             recaller=recaller,
             roster=roster,
             membership=membership,
+            rollouts=rollouts,
             authenticator=authenticator,
             training=await open_training(settings, client, stack),
         )
+
+
+async def _rollouts(
+    settings: Settings, membership: Membership, client: Redis | RedisCluster | None
+) -> Rollouts:
+    kept = MemoryRollouts() if client is None else RedisRollouts(client)
+    found = rollouts_over(kept, membership, settings.rollout, Clock(), replica=secrets.token_hex(8))
+    await found.board.load()
+    return found
 
 
 def conversation_store(settings: Settings) -> ConversationStore:

@@ -18,6 +18,7 @@ from gateway.nodes import completion
 from gateway.nodes.completion import Completion
 from gateway.ports import Headers, Pausable
 from gateway.request import ChatRequest
+from gateway.rollout.versions import Versions
 from gateway.routing.router import Decision, Router
 from gateway.scoring import Prefix, outcome, prefix_of_prompt, score
 from gateway.telemetry import Telemetry
@@ -57,12 +58,15 @@ class Background:
     router: Router
     telemetry: Telemetry
     clock: Clock
+    versions: Versions
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def deliver(self, order: Order) -> Delivered:
         """Raises a `GatewayError` where no node answers."""
         request = background_request(order.frame, max_tokens=order.max_tokens, model=order.model)
         now = self.clock.now()
+        moves = order.purpose == "warm"
+        request = self.versions.of_upkeep(request, order.key, order.conversation, moves=moves, now=now)
         prefix = prefix_of_prompt(request, order.key, order.conversation, order.prompt, self.router, now=now)
         job = self._job(order, request, prefix, now.steady)
         served = await self.dispatcher.serve(job, Nowhere())
@@ -70,13 +74,14 @@ class Background:
         said = msgspec.structs.replace(said, usage=self.dispatcher.believed(job, served, said.usage))
         self.router.learn(served.decision, outcome(said.usage, served.first_s))
         block = self.router.block_size(served.decision.node)
-        _, scored = score(request.model, prefix, served.decision, said.usage, block)
+        _, scored = score(request.target, prefix, served.decision, said.usage, block)
         self.telemetry.background[order.purpose].add(scored)
         binding = Binding(
             node=served.decision.node,
             prefix=prefix.chain.links[-1],
             tokens=said.usage.prompt_tokens,
             at=self.clock.wall(),
+            version=request.version,
         )
         self.router.note(served.decision, [(binding.prefix, binding.tokens)], self.clock.steady())
         return Delivered(said=said, binding=binding)

@@ -29,6 +29,7 @@ from gateway.nodes.usage import Usage
 from gateway.plain_request import read_plain_request
 from gateway.ports import Authenticator, Headers, Reply
 from gateway.request import CHAT, EMBEDDINGS, ChatRequest, read_bare_request, read_request
+from gateway.rollout.versions import Versions
 from gateway.routing.router import Decision, Router
 from gateway.scoring import Prefix, outcome, prefix_of_dialogue, prefix_of_request, resident, score
 from gateway.settings import History
@@ -72,6 +73,7 @@ class Chat:
     router: Router
     telemetry: Telemetry
     upkeep: Upkeep
+    versions: Versions
     history: History
     clock: Clock
     replica: str
@@ -116,6 +118,7 @@ class Chat:
         if request.is_windowed:
             messages = windowed(request.messages, self.history.rules.window.rule())
             request = msgspec.structs.replace(request, messages=messages)
+        request = self.versions.of_stateless(request, caller.tenant)
         prefix = prefix_of_request(request, self.router, self.clock.steady())
         job = self._job(call, request, caller, prefix)
         served = await self.dispatcher.serve(job, reply)
@@ -145,12 +148,15 @@ class Chat:
             return
         if isinstance(opened, Replay):
             self.telemetry.events["replay"] += 1
+            request = msgspec.structs.replace(request, version=opened.turn.reply.version)
             replay.send(opened.turn, request, reply, self._frame(call, request))
             return
         turn = opened
         job: Job | None = None
         try:
-            prefix = prefix_of_dialogue(request, turn, self.router, self.clock.now())
+            now, answers_tool = self.clock.now(), incoming.answers_tool
+            request = self.versions.of_turn(request, turn, answers_tool=answers_tool, now=now)
+            prefix = prefix_of_dialogue(request, turn, self.router, now)
             job = self._job(call, request, caller, prefix)
             job.messages = turn.prompt.json()
             if incoming.is_greeting:
@@ -173,13 +179,12 @@ class Chat:
         )
         usage = self.dispatcher.believed(job, served, said.usage)
         said = msgspec.structs.replace(said, usage=usage, model=job.request.model)
+        version = job.request.version
         message = _message(said)
         link, tokens = resident(turn, prefix, message, said.usage)
         now = self.clock.now()
-        binding = (
-            Binding(node=served.decision.node, prefix=link, tokens=tokens, at=now.wall) if tokens else None
-        )
-        ended = await turn.commit(Answer(message=message, reply=_frame_of(said), binding=binding))
+        binding = Binding(served.decision.node, link, tokens, now.wall, version=version) if tokens else None
+        ended = await turn.commit(Answer(message=message, reply=_frame_of(said, version), binding=binding))
         if served.sink is not None:
             served.sink.let_go()
             reply.finish()
@@ -190,17 +195,19 @@ class Chat:
             served.decision, [(link, tokens), *prefix.placements(served.decision, said.usage)], now.steady
         )
         self._count_turn(turn)
+        self.versions.stored(job.request, turn, now=now.wall)
         self.upkeep.after(ended, job.request)
 
     async def _greet(self, call: Call, request: ChatRequest, turn: OpenTurn, reply: Reply) -> None:
         """The character speaks first, in the client's words: stored as a turn, no model is asked."""
-        self.dispatcher.check_model(request.model)
+        self.dispatcher.check_model(request.target)
         reply.hold_together()
         frame = AnswerFrame(
             id=f"chatcmpl-{call.request_id}",
             model=request.model,
             created=int(self.clock.wall()),
             finish_reason="stop",
+            version=request.version,
         )
         await turn.commit(Answer(message=None, reply=frame))
         replay.send_message(
@@ -235,7 +242,7 @@ class Chat:
             is_retry=request.is_retry,
             user=request.user,
             character=request.character or (persona.digest.hex() if persona else ""),
-            room=self.router.context(request.model),
+            room=self.router.context(self.versions.plain(request.model)),
             answer_tokens=request.answer_tokens,
             note=request.tail.note,
             lore=request.tail.lore,
@@ -272,6 +279,8 @@ class Chat:
             (b"x-request-id", call.request_id.encode()),
             (b"openai-processing-ms", b"%d" % elapsed_ms),
         )
+        if request.version:
+            headers = (*headers, (b"x-friendo-version", request.version.encode()))
         if request.conversation is None:
             return headers
         if request.forgets:
@@ -301,7 +310,8 @@ class Chat:
         decision = served.decision
         self.router.learn(decision, outcome(usage, served.first_s))
         block = self.router.block_size(decision.node)
-        key, scored = score(request.model, prefix, decision, usage, block)
+        self.versions.answered(request, usage, served.first_s)
+        key, scored = score(request.target, prefix, decision, usage, block)
         bound_at = prefix.bound_at if prefix.bound_to == decision.node else None
         if bound_at is not None and (scored.cached_tokens or 0) >= scored.expected_tokens > 0:
             self.router.confirmed(decision.node, bound_at, asked_at)
@@ -352,7 +362,7 @@ def _message(said: Completion) -> Message:
         raise NodeBroke(f"the node's message is malformed: {error}") from error
 
 
-def _frame_of(said: Completion) -> AnswerFrame:
+def _frame_of(said: Completion, version: str) -> AnswerFrame:
     return AnswerFrame(
         id=said.id,
         model=said.model,
@@ -361,6 +371,7 @@ def _frame_of(said: Completion) -> AnswerFrame:
         prompt_tokens=said.usage.prompt_tokens,
         completion_tokens=said.usage.completion_tokens,
         cached_tokens=said.usage.cached or 0,
+        version=version,
     )
 
 
@@ -372,6 +383,7 @@ def _unfinished(job: Job | None) -> Answer:
     try:
         said = completion.from_events(job.sink.events)
         said = msgspec.structs.replace(said, model=job.request.model)
-        return Answer(message=_message(said), reply=_frame_of(said), status="incomplete")
+        frame = _frame_of(said, job.request.version)
+        return Answer(message=_message(said), reply=frame, status="incomplete")
     except NodeBroke:
         return nothing

@@ -15,7 +15,7 @@ from gateway.request import ChatRequest, read_bare_request
 from gateway.upkeep import Upkeep
 from history.beginning import Owner, character_of
 from history.compactor import Outcome
-from history.conversation import Conversation, ConversationKey
+from history.conversation import Conversation, ConversationKey, Turn
 from history.editing import Editor
 from history.errors import ConversationNotFound
 from history.export import exported_user
@@ -74,6 +74,8 @@ class Conversations:
     """Random; as nobody could guess."""
     forget: Callable[[ConversationKey], None]
     """Told of what was erased: it may be in the memory of this process."""
+    rated: Callable[[Turn, bytes, bytes], None] = lambda _turn, _before, _after: None
+    """Told of a rating: of an answer in which turn, what it was and what it is."""
 
     async def create(self, tenant: str, draft: Draft) -> tuple[str, Conversation]:
         """A new conversation and its id."""
@@ -192,11 +194,13 @@ class Conversations:
     async def rate(self, key: ConversationKey, item_id: str, rating: bytes) -> Item:
         """Keep what somebody thinks of an answer; empty takes it back."""
         await self.retrieve(key)
-        item, _ = await self._find(key, item_id, "item_id")
+        item, turn = await self._find_in(key, item_id, "item_id")
         if item.message.get("role") != "assistant":
             raise BadRequest("only what the assistant said can be rated", param="item_id")
+        (before,) = await self.store.ratings(key, (item_id,)) if turn.reply.version else (b"",)
         if not await self.store.rate(key, item_id, rating):
             raise BadRequest("this conversation has as many ratings as can be kept", code="too_many_ratings")
+        self.rated(turn, before, rating)
         return item
 
     async def of_user(
@@ -229,10 +233,14 @@ class Conversations:
         return erased
 
     async def _find(self, key: ConversationKey, item_id: str, param: str) -> tuple[Item, int]:
+        item, _ = await self._find_in(key, item_id, param)
+        return item, item.place.turn
+
+    async def _find_in(self, key: ConversationKey, item_id: str, param: str) -> tuple[Item, Turn]:
         found = await find_item(self.store, key, item_id)
         if found is None:
             raise NoSuchItem(f"the conversation has no item '{item_id[:128]}'", param=param)
-        return found[0], found[0].place.turn
+        return found
 
     async def _index(
         self, key: ConversationKey, conversation: Conversation, item: str | None, turn: int | None

@@ -90,6 +90,8 @@ class Dispatcher:
         self._telemetry = telemetry
         self._clock = clock
         self._patience = patience
+        self.on_failed: Callable[[ChatRequest], None] = lambda _: None
+        """Called with a user's request that no node answered, through no fault of its own or their load."""
 
     def check_model(self, model: str) -> None:
         """Raises `UnknownModel` if every node is known to serve only others."""
@@ -110,10 +112,19 @@ class Dispatcher:
             if not budget.was_exceeded():
                 raise
             self._telemetry.events["out_of_time"] += 1
+            self._failed(job)
             raise OutOfTime(self._patience.total_s) from None
+        except NodeFault as fault:
+            if not isinstance(fault, NodeBusy):
+                self._failed(job)
+            raise
         finally:
             budget.close()
             pings.stop()
+
+    def _failed(self, job: Job) -> None:
+        if job.priority == "interactive":
+            self.on_failed(job.request)
 
     def believed(self, job: Job, served: Served, usage: Usage) -> Usage:
         """What an engine counted, without what cannot be; that is noted of its node."""
@@ -146,7 +157,7 @@ class Dispatcher:
     def _ask(self, job: Job, failed: list[str]) -> Ask:
         prefix = job.prefix
         return Ask(
-            model=job.request.model,
+            model=job.request.target,
             key=prefix.key,
             prompt_tokens=prefix.prompt_tokens,
             held=prefix.held,
@@ -206,11 +217,12 @@ class Dispatcher:
             self._room.look(node)
 
     def _blame(self, job: Job, node: Node, fault: NodeFault, since: int) -> None:
-        """A busy node is not a broken one, and one that gives no vectors may still be one to talk with."""
+        """A busy node is not a broken one, and one that fails with vectors or an adapter may be well."""
         kind = type(fault).__name__
         log.warning("node failed", node=node.id, fault=kind, request_id=job.request_id)
         self._telemetry.events[f"node_{kind.removeprefix('Node').lower()}"] += 1
-        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS:
+        is_adapters = type(fault) is NodeFault and job.request.target in node.parents
+        if not isinstance(fault, NodeBusy) and job.request.path != EMBEDDINGS and not is_adapters:
             self._roster.broke(node, str(fault), since=since)
 
     def _is_alone(self, job: Job, decision: Decision, failed: list[str]) -> bool:
@@ -222,7 +234,7 @@ def _body_for(node: Node, job: Job) -> bytes:
     body = node_body(
         job.request,
         job.messages,
-        model=served_name(node, job.request.model),
+        model=served_name(node, job.request.target),
         takes_salt=node.spec.engine != "openai",
     )
     job.most_tokens = most_prompt_tokens(body, node.max_context)

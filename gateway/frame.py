@@ -20,7 +20,9 @@ _SHAPING = frozenset(
 def frame_of(request: ChatRequest) -> ChatRequest:
     """The request without its messages, and without what rules the answer only."""
     fields = {name: raw for name, raw in request.fields.items() if name in _SHAPING}
-    return replace(request, fields=fields, messages=b"[]", stream=False, wants_usage=False, conversation=None)
+    return replace(
+        request, fields=fields, messages=b"[]", stream=False, wants_usage=False, conversation=None, version=""
+    )
 
 
 def background_request(frame: ChatRequest, *, max_tokens: int, model: str = "") -> ChatRequest:

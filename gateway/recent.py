@@ -18,6 +18,8 @@ class Seen(msgspec.Struct, frozen=True):
     node: str
     at: float
     """Steady seconds."""
+    version: str = ""
+    """What it has of the model that it asks for, where that is an alias."""
 
 
 class Recent:
@@ -32,6 +34,15 @@ class Recent:
         self._seen.move_to_end(key)
         if len(self._seen) > _KEPT:
             self._seen.popitem(last=False)
+
+    def of(self, model: str, *, since: float) -> Iterator[tuple[ConversationKey, Seen]]:
+        """Those that asked for this model and spoke since then, the newest first."""
+        for key in reversed(self._seen):
+            seen = self._seen[key]
+            if seen.at < since:
+                return
+            if seen.frame.model == model:
+                yield key, seen
 
     def on(self, node: str, *, since: float) -> Iterator[tuple[ConversationKey, Seen]]:
         """Those whose KV is on this node and that spoke since then, the newest first."""

@@ -101,6 +101,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Of the caller's cached prefixes; empty where all callers share them."""
     path: str = CHAT
     """Of a text completion or of embeddings, `messages` is what stands in place of them (`PROMPTS`)."""
+    version: str = ""
+    """What answers it, where `model` is an alias (`rollout`)."""
+
+    @property
+    def target(self) -> str:
+        """What nodes are asked for."""
+        return self.version or self.model
 
 
 def read_request(

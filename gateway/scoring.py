@@ -85,7 +85,7 @@ def prefix_of_request(request: ChatRequest, router: Router, now: float) -> Prefi
         share = 1 - len(messages[-1]) / sum(map(len, messages))
         before = chain.links[at - 1] if at else b""
         sought = msgspec.structs.replace(sought, settled=round(tokens * share), before=before)
-    held = router.held(sought, request.model, now)
+    held = router.held(sought, request.target, now)
     return Prefix(
         chain=chain,
         key=key,
@@ -139,7 +139,7 @@ def prefix_of_prompt(
     head, home = _head(chain, parts, tokens), None
     if binding is not None and known:
         home = Placed(node=binding.node, tokens=binding.tokens, at=now.of(binding.at))
-    held = router.held(Sought(links=chain.links, head=head, home=home), request.model, now.steady)
+    held = router.held(Sought(links=chain.links, head=head, home=home), request.target, now.steady)
     kept = held.get(home.node) if home is not None else None
     return Prefix(
         chain=chain,
@@ -218,7 +218,7 @@ def _root(request: ChatRequest) -> bytes:
     tools = request.fields.get("tools")
     template = b"" if request.path == CHAT else request.path.encode()
     return chains.root(
-        request.model,
+        request.target,
         salt=request.salt.encode(),
         tools=bytes(tools) if tools is not None else b"",
         template=template,

@@ -22,11 +22,13 @@ from gateway.config_file.forms import (
     port,
     recipe_name,
     redis_address,
+    rising_shares,
     store_address,
 )
 from gateway.nodes.connection import Patience
 from gateway.nodes.discovery import NodeSource
 from gateway.nodes.roster_rules import RosterRules
+from gateway.rollout.rules import RolloutRules
 from gateway.routing.choice import RoutingRules
 from gateway.routing.node import NodeSpec
 from gateway.upkeep_rules import UpkeepRules
@@ -134,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing: RoutingRules = RoutingRules()
     relay: Patience = Patience()
     roster: RosterRules = RosterRules()
+    rollout: RolloutRules = RolloutRules()
     nodes: tuple[NodeSpec, ...] = ()
     discovery: tuple[NodeSource, ...] = ()
     """Names and services whose addresses are nodes, beside those that are listed."""
@@ -209,6 +212,19 @@ FORMS: Mapping[str, Form] = {
     "training.max_file_bytes": between(1, 2**40),
     "training.max_files": between(1, 10_000),
     "roster.drain_s": between(0, _DAY_S),
+    "rollout.steps": rising_shares,
+    "rollout.rule.min_answers": between(1, 1_000_000_000),
+    "rollout.rule.min_ratings": between(1, 1_000_000_000),
+    "rollout.rule.error_excess": between(0, 1),
+    "rollout.rule.ttft_ratio": between(1, 1_000),
+    "rollout.rule.down_excess": between(0, 1),
+    "rollout.rule.hold_s": between(0, 365 * _DAY_S),
+    "rollout.smoke_tokens": between(1, 4096),
+    "rollout.smoke_s": _SPAN,
+    "rollout.attempts": between(1, 100),
+    "rollout.judge_s": between(0.1, _DAY_S),
+    "rollout.keep_versions": between(0, 100),
+    "rollout.drain_s": between(0, _DAY_S),
     "discovery[].dns": dns_name,
     "discovery[].kubernetes": kubernetes_service,
     "discovery[].port": port,

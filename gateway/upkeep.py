@@ -92,14 +92,16 @@ class Upkeep:
         """Note what a stored turn leaves to be done. Never waits."""
         self._dialogues.left(ended)
         frame, binding = frame_of(request), ended.conversation.binding
+        version = binding.version if binding is not None else ""
         if binding is not None:
             now = self._background.clock.steady()
-            self._recent.note(ended.key, Seen(frame=frame, node=binding.node, at=now))
+            self._recent.note(ended.key, Seen(frame=frame, node=binding.node, at=now, version=version))
         errand = _Errand(
             frame=frame,
             turn_count=ended.conversation.turn_count,
             due=ended.due,
-            warm=ended.has_cut and self._rules.prewarm,
+            warm=(ended.has_cut and self._rules.prewarm)
+            or self._background.versions.is_misplaced(request.model, version),
             archive=self._archivist is not None and self._archivist.is_due(ended.conversation),
         )
         if not self._patience.allows(ended.key, errand.turn_count):
@@ -117,6 +119,15 @@ class Upkeep:
         for key, seen in islice(self._recent.on(node, since=since), self._rules.rewarm):
             self._put(key, _Errand(frame=seen.frame, turn_count=0, warm=True))
             self._events["rewarm"] += 1
+
+    def moved(self, model: str) -> None:
+        """Versions of a model are others now: warm what spoke lately for the version that it goes to."""
+        since = self._background.clock.steady() - self._rules.rewarm_within_s
+        misplaced = self._background.versions.is_misplaced
+        lately = (one for one in self._recent.of(model, since=since) if misplaced(model, one[1].version))
+        for key, seen in islice(lately, self._rules.rewarm):
+            self._put(key, _Errand(frame=seen.frame, turn_count=0, warm=True))
+            self._events["version_moves"] += 1
 
     async def run(self) -> None:
         """Work for ever."""

@@ -32,6 +32,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    version: str = ""
+    """What answered, where `model` is an alias of several."""
 
 
 class Tailed(msgspec.Struct, frozen=True, array_like=True):
@@ -85,6 +87,8 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
     tokens: int
     """Prompt plus completion tokens of that answer: what the node had in cache then."""
     at: float
+    version: str = ""
+    """Whose KV that is, where the model that was asked for is an alias: what the next turn goes to."""
 
 
 class Memory(msgspec.Struct, frozen=True, array_like=True, dict=True):

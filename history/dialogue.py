@@ -217,6 +217,7 @@ class Dialogues:
             sizes=tuple(sizes[moved - cut :]),
             memories=memories,
             is_new=begun.is_new,
+            replaces=next(iter(begun.turns[max(0, plan.keep - conversation.cut) :]), None),
             tail=await self._tails.make(key, conversation, plan, ask, cut=moved, last_at=last_at),
         )
 

@@ -46,6 +46,7 @@ class _Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    version: str = ""
 
 
 class _Head(msgspec.Struct):

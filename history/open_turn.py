@@ -97,6 +97,8 @@ class Layout(msgspec.Struct, frozen=True):
     is_new: bool
     tail: str = ""
     """What stands behind the user's message in this prompt."""
+    replaces: Turn | None = None
+    """The turn that goes on or is answered anew, where it stands in the window."""
 
     def prompt(self, said: Sequence[bytes]) -> Prompt:
         """The messages for the engine; `said`: the new ones."""

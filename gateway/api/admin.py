@@ -10,6 +10,7 @@ from gateway.api.health import Readiness, health_routes
 from gateway.api.job_admin import job_admin_routes
 from gateway.api.node_admin import node_admin_routes
 from gateway.api.public import handle_faults
+from gateway.api.rollout_admin import rollout_admin_routes
 from gateway.clock import Clock
 from gateway.conversations import Conversations
 from gateway.fine_tuning import Training
@@ -17,6 +18,7 @@ from gateway.keys.key import require
 from gateway.nodes.membership import Membership
 from gateway.nodes.node_metrics import NodeMetrics
 from gateway.ports import Authenticator
+from gateway.rollout.desk import Desk
 from gateway.telemetry import MINUTES, CacheTally, Telemetry, registry_of
 from history.growth import Growth
 
@@ -26,6 +28,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
     conversations: Conversations,
     membership: Membership,
     training: Training,
+    rollouts: Desk,
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -43,6 +46,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
         header = request.headers.get("authorization")
         caller = authenticator.authenticate(header.encode() if header else None, now=clock.wall())
         require(caller, scope="admin")
+        request.state.key_id = caller.key_id
 
     routes = APIRouter(prefix="/admin", dependencies=[Depends(admin_only)])
 
@@ -54,6 +58,7 @@ def admin_app(  # noqa: PLR0913 - the parts that it is put together of
     routes.include_router(node_admin_routes(membership, clock.steady))
     routes.include_router(conversation_admin_routes(conversations))
     routes.include_router(job_admin_routes(training))
+    routes.include_router(rollout_admin_routes(rollouts, clock.wall))
     app.include_router(routes)
     return app
 

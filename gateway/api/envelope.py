@@ -11,6 +11,7 @@ import msgspec
 from gateway import errors as gateway
 from gateway.keys import errors as keys
 from gateway.nodes import errors as nodes
+from gateway.rollout import errors as rollouts
 from history import errors as history
 from training import errors as training
 
@@ -143,6 +144,13 @@ _TABLE: Mapping[type, Callable[[Any], Envelope]] = {
     nodes.NodeExists: lambda e: Envelope(409, _CONFLICT, str(e), "node_exists", "id"),
     nodes.NodeNotOurs: lambda e: Envelope(409, _CONFLICT, str(e), "node_not_removable"),
     nodes.RosterStoreUnavailable: lambda e: Envelope(
+        503, _SERVER, str(e), "store_unavailable", should_retry=True, retry_after_ms=1000
+    ),
+    rollouts.RolloutNotFound: lambda e: Envelope(404, _REQUEST, str(e), "rollout_not_found"),
+    rollouts.RolloutRefused: lambda e: Envelope(
+        e.status, _CONFLICT if e.status == 409 else _REQUEST, str(e), "rollout_refused"
+    ),
+    rollouts.RolloutStoreUnavailable: lambda e: Envelope(
         503, _SERVER, str(e), "store_unavailable", should_retry=True, retry_after_ms=1000
     ),
     history.InvalidMessages: lambda e: Envelope(400, _REQUEST, e.reason, None, e.param),

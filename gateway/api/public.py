@@ -23,6 +23,7 @@ from gateway.keys.key import Caller, require
 from gateway.nodes.node_metrics import NodeMetrics
 from gateway.nodes.roster import Roster
 from gateway.ports import Authenticator
+from gateway.rollout.board import Board
 from gateway.telemetry import Telemetry, registry_of
 from history.errors import HistoryError
 from training.errors import TrainingError
@@ -33,6 +34,7 @@ def public_app(  # noqa: PLR0913 - the parts that it is put together of
     conversations: ConversationRoutes,
     training: Training,
     roster: Roster,
+    rollouts: Board,
     authenticator: Authenticator,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -51,12 +53,13 @@ def public_app(  # noqa: PLR0913 - the parts that it is put together of
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         check(request)
-        return {"object": "list", "data": [_model(name) for name in sorted(roster.models())]}
+        names = rollouts.names(roster.models().keys())
+        return {"object": "list", "data": [_model(name) for name in sorted(names)]}
 
     @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> dict[str, Any]:
         check(request)
-        if name not in roster.models():
+        if name not in roster.models() and name not in rollouts.names(roster.models().keys()):
             raise UnknownModel(name)
         return _model(name)
 

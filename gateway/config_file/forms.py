@@ -4,7 +4,8 @@ The texts never repeat the value: the reader adds it, masked where it has to be.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -101,6 +102,13 @@ def recipe_name(name: str) -> str:
 def data_parallel_rank(rank: int | None) -> str:
     """One of the ranks behind an address, or none in particular."""
     return "" if rank is None or 0 <= rank < 4096 else "expected a rank from 0 to 4095"
+
+
+def rising_shares(shares: Sequence[float]) -> str:
+    """Shares above 0, each larger than the one before, up to 1."""
+    rises = all(low < high for low, high in pairwise((0, *shares)))
+    fits = rises and 1 <= len(shares) <= 16 and shares[-1] <= 1
+    return "" if fits else "expected up to 16 shares above 0, rising, at most 1, like [0.05, 0.25, 1]"
 
 
 def header_text(text: str) -> str:

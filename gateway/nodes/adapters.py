@@ -14,6 +14,7 @@ from gateway.routing.node import Node
 _WITHIN_S = 120.0
 """A large adapter from a slow disk."""
 _NAMES_KEPT = 10_000
+_BY_OTHERS = "loaded by others"
 
 
 class AdapterSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,12 +36,15 @@ class Adapters:
         self._used: dict[str, str] = {}
         """Names that were loaded here since the engine was met, and their paths; unloaded ones too."""
 
-    async def load(self, spec: AdapterSpec) -> None:
-        """Load it. Raises `AdapterRefused` with what to change, or a `NodeFault` if the node is not well."""
+    async def load(self, spec: AdapterSpec, *, is_immutable: bool = False) -> None:
+        """Load it. Raises `AdapterRefused` with what to change, or a `NodeFault` if the node is not well.
+
+        `is_immutable`: what lies at its path is never written again, so it may come back later.
+        """
         name, path = spec.name, spec.path
         if name in self._node.models:
             raise AdapterRefused(f"node {self._node.id} serves {name!r} already; give it another name")
-        if name in self._used:
+        if name in self._used and not (is_immutable and self._used[name] in {path, _BY_OTHERS}):
             raise AdapterRefused(
                 f"{name!r} was loaded on node {self._node.id} before ({self._used[name]}), and its cache may "
                 "still answer for that: give every version a name and a path of its own"
@@ -59,7 +63,7 @@ class Adapters:
         """Unload it: no request gets it from now on. Raises as `load` does."""
         if name not in self._node.parents:
             raise AdapterRefused(f"node {self._node.id} has no adapter {name!r}", status=404)
-        self._used.setdefault(name, "loaded by others")
+        self._used.setdefault(name, _BY_OTHERS)
         self._node.models -= {name}
         await self._ask(self._dialect.unload_adapter, {"lora_name": name})
 

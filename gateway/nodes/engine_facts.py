@@ -55,6 +55,8 @@ class _ServerInfo(msgspec.Struct, frozen=True):
     disable_radix_cache: bool | None = None
     enable_priority_scheduling: bool | None = None
     kv_events: Any = None
+    max_lora_rank: Any = None
+    lora_target_modules: Any = None
 
 
 class _LlamaProps(msgspec.Struct, frozen=True):
@@ -108,6 +110,8 @@ def read_server_info(body: bytes, spec: NodeSpec) -> EngineFacts | None:
         kv_tokens=_capacity(told.max_total_num_tokens, 1 if is_one else ranks or 1),
         block_size=told.page_size if told.page_size and told.page_size > 0 else None,
         ranks=ranks,
+        max_lora_rank=told.max_lora_rank if isinstance(told.max_lora_rank, int) else None,
+        lora_modules=_names(told.lora_target_modules),
         kv_source=_sglang_source(told.kv_events, spec) if is_one else None,
     )
 
@@ -160,6 +164,10 @@ def _reporting(facts: EngineFacts, spec: NodeSpec) -> str:
     if spec.engine == "sglang":
         return "start it with --enable-cache-report"
     return f"{facts.product or 'this engine'} cannot, hits are only expected; vLLM, SGLang and llama.cpp can"
+
+
+def _names(told: Any) -> frozenset[str]:
+    return frozenset(map(str, told)) if isinstance(told, list) else frozenset()
 
 
 def _sglang_source(told: Any, spec: NodeSpec) -> KvSource | None:

@@ -15,6 +15,7 @@ class Model(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None
     meta: Any = None
+    root: Any = None
     parent: Any = None
     """The model that an adapter belongs to."""
 

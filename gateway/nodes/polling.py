@@ -84,6 +84,7 @@ class Poller:
         parents = {model.id: model.parent for model in models if isinstance(model.parent, str)}
         adapters = {name for name, parent in parents.items() if not wanted or parent in wanted}
         node.parents = {name: parents[name] for name in adapters}
+        node.roots = {model.id: model.root for model in models if isinstance(model.root, str)}
         node.models = (wanted & names) | adapters if wanted else names
         if missing := wanted - names:
             raise OtherModels(f"it does not serve {listed(missing)}; it serves {listed(names) or 'nothing'}")

@@ -249,11 +249,15 @@ async def refuse(exchange: Exchange, head: Head, *, unserved: str = "") -> None:
     raise refusal(read_error(sink.value()), head.status, retry_after_ms=_retry_after(head))
 
 
+_UNLOADED = "LoRA adapter that has never been loaded"
+"""SGLang, with a status 400: it was restarted and has not got it back yet."""
+
+
 def refusal(error: EngineError, status: int, *, retry_after_ms: int = 1000) -> NodeFault | EngineRefused:
     """What an engine's error means: load, the node's failure, or the client's fault."""
     if status in (429, 503):
         return NodeBusy(error.message, retry_after_ms=retry_after_ms)
-    if status // 100 != 4 or status in (401, 403, 404, 405):
+    if status // 100 != 4 or status in (401, 403, 404, 405) or _UNLOADED in error.message:
         # Ours to get right: the gateway's key, the node's paths and its models. The engine's own words may
         # repeat a prompt, and this text goes into logs.
         return NodeFault(f"it answered {status}")

@@ -15,6 +15,7 @@ from gateway.nodes.asking import Asker
 from gateway.nodes.connection import NodePool, Patience
 from gateway.nodes.engine_facts import lacking
 from gateway.nodes.engine_run import UNTOLD, EngineRun
+from gateway.nodes.errors import AdapterRefused
 from gateway.nodes.kv_feed import KvFeed
 from gateway.nodes.polling import Poller
 from gateway.nodes.request_head import own_headers
@@ -117,15 +118,26 @@ class NodeWatch:
             if self._poller.model and is_worth_trying(self.node):
                 tasks.create_task(self._try_out(self._poller.model))
 
-    async def load_adapter(self, spec: AdapterSpec) -> None:
+    async def load_adapter(self, spec: AdapterSpec, *, is_immutable: bool = False) -> None:
         """Load a LoRA adapter there and serve it. Raises as `Adapters.load` does."""
-        await self._adapters.load(spec)
-        await self._poller.ask_models()
+        try:
+            await self._adapters.load(spec, is_immutable=is_immutable)
+        except AdapterRefused:
+            # Somebody else may have loaded it meanwhile, and what its path holds is the same for ever.
+            await self._poller.ask_models()
+            if not is_immutable or spec.name not in self.node.parents:
+                raise
+        else:
+            await self._poller.ask_models()
 
     async def unload_adapter(self, name: str) -> None:
         """Serve it no longer and unload it. Raises as `Adapters.unload` does."""
         await self._adapters.unload(name)
         await self._poller.ask_models()
+
+    async def ask(self, path: str, body: bytes, *, within_s: float) -> bytes:
+        """What it answers to a request of ours, apart from all traffic. Raises a `NodeFault`."""
+        return await self._asker.post(path, body, within_s=within_s)
 
     def note(self) -> None:
         """Say what it lacks: in its facts, and once in the log."""

@@ -77,6 +77,9 @@ class EngineFacts(msgspec.Struct, frozen=True):
     """Data-parallel ranks behind its address."""
     kv_source: KvSource | None = None
     """Where it publishes KV events."""
+    max_lora_rank: int | None = None
+    lora_modules: frozenset[str] = frozenset()
+    """The modules that it takes adapters of; empty: not told."""
     template: TemplateFacts = TemplateFacts()
 
 
@@ -96,6 +99,8 @@ class Node:
     """What requests can ask it for, adapters included."""
     parents: Mapping[str, str] = field(default_factory=dict)
     """Its LoRA adapters, each with the model that it belongs to."""
+    roots: Mapping[str, str] = field(default_factory=dict)
+    """By model: its own name or path, where the engine tells it."""
     block_size: int = 1
     """Tokens per cache block; 1 where the engine caches token by token (llama.cpp)."""
     max_context: int | None = None

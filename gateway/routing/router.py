@@ -90,6 +90,13 @@ class Router:
         known = (node.max_context for node in self._by_id.values() if model in node.models)
         return min((context for context in known if context), default=0)
 
+    def serves(self, model: str) -> bool:
+        """Whether a node that may have requests serves it."""
+        for node in self._by_id.values():  # asked of every request: a generator costs twice as much
+            if model in node.models and node.is_healthy and not node.is_draining:
+                return True
+        return False
+
     def longest_known(self, links: Sequence[bytes]) -> tuple[int, int]:
         """How many of a prompt's links make the longest prefix that is known, and its tokens."""
         return self._ledger.longest(links)

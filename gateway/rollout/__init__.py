@@ -1,0 +1,1 @@
+"""How a trained version reaches users: a stable alias before versions, changed step by step."""

@@ -1,0 +1,28 @@
+"""Reading an adapter's own description from a folder."""
+
+import asyncio
+from pathlib import Path
+
+from gateway.rollout.errors import RolloutRefused
+from gateway.rollout.precheck import CONFIG, MAX_CONFIG
+
+
+async def read_adapter_config(folder: str) -> bytes:
+    """Its `adapter_config.json`. Raises `RolloutRefused` where that cannot be read."""
+    return await asyncio.to_thread(_read, Path(folder) / CONFIG)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            config = file.read(MAX_CONFIG + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RolloutRefused(
+            f"{path} cannot be read from here ({reason}): give local_path, where the gateway finds the same "
+            "adapter, or unchecked to go on without a look at it",
+            status=400,
+        ) from error
+    if len(config) > MAX_CONFIG:
+        raise RolloutRefused(f"{path} is larger than {MAX_CONFIG} bytes", status=400)
+    return config
