@@ -75,12 +75,8 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
     Ctrl-C stops the showing, not the job.
     """
     with _reported():
-        _check(
-            model=model or "",
-            detach=detach,
-            sources=[str(file or ""), dataset],
-            earlier=[follow, cancel, pause, resume],
-        )
+        sources, earlier = [str(file or ""), dataset], [follow, cancel, pause, resume]
+        _check(model=model or "", detach=detach, sources=sources, earlier=earlier)
         from gateway.cli.job_addresses import job_addresses
 
         addresses = job_addresses(redis, queue_redis)
@@ -91,16 +87,7 @@ def train(  # noqa: PLR0913, PLR0917 - each is an option of the command
         if not follow:
             from gateway.cli.train_order import Order
 
-            order = Order(
-                tenant=tenant,
-                model=model or "",
-                file=file,
-                dataset=dataset,
-                recipe=recipe,
-                suffix=suffix,
-                seed=seed,
-                epochs=epochs,
-            )
+            order = Order(tenant, model or "", file, dataset, recipe, suffix, seed, epochs)
             job_id = _submit(addresses, order)
         _show(addresses, job_id, look_again(job_id, redis=redis), detach=detach)
 

@@ -25,7 +25,7 @@ _PIECE = 1024 * 1024
 _BESIDE_THE_FILE = "a file's name stands in for its id"
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True):
     """A job as the options say it; one of `file` and `dataset` is given."""
 
     tenant: str
