@@ -245,12 +245,8 @@ def _doors(
     ports: tuple[socket.socket, socket.socket],
 ) -> list[Door]:
     telemetry, max_body = chat.telemetry, settings.server.max_body_bytes
-    protocol = chat_protocol(
-        chat.answer,
-        on_refused=lambda status: telemetry.counted("", status),
-        clock=chat.clock.steady,
-        max_body=max_body,
-    )
+    refused: Callable[[int], None] = lambda status: telemetry.counted("", status)  # noqa: E731
+    protocol = chat_protocol(chat.answer, on_refused=refused, clock=chat.clock.steady, max_body=max_body)
     conversations = _conversations(settings, edges, chat)
     who = identified(edges.authenticator, chat.clock)
     public = public_app(

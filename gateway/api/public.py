@@ -63,14 +63,19 @@ def public_app(  # noqa: PLR0913 - the parts that it is put together of
             raise UnknownModel(name)
         return _model(name)
 
+    _refuse_other_methods(app)
+    return app
+
+
+def _refuse_other_methods(app: FastAPI) -> None:
+    """On the paths that the chat protocol answers: whatever else than POST comes there comes here."""
+
     async def not_a_post() -> None:
         raise HTTPException(405, headers={"allow": "POST"})
 
     for path in (*PATHS, ANEW_PATH):
         others = ["GET", "HEAD", "PUT", "PATCH", "DELETE"]
         app.add_api_route(path.decode(), not_a_post, methods=others, include_in_schema=False)
-
-    return app
 
 
 def identified(authenticator: Authenticator, clock: Clock) -> Callable[[Request], Caller]:

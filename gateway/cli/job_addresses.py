@@ -25,11 +25,14 @@ def job_addresses(redis: str | None, queue_redis: str | None) -> JobAddresses:
     for option, given in (("--redis", redis), ("--queue-redis", queue_redis)):
         if given is not None:
             checked(option, redis_address, given)
-    records = redis or read_settings(None, os.environ).store.url
+    records = redis or ""
+    if not records:
+        settings = read_settings(None, os.environ)
+        records, queue_redis = settings.store.url, queue_redis or settings.training.queue_url or None
     try:
         queue = queue_address(queue_redis, database=None) if queue_redis else queue_address(records)
     except ValueError as error:
         raise BadOption(
-            f"{error}; give the job records with --redis, the queue with --queue-redis"
+            f"{error}; give the job records with --redis, the queue with --queue-redis or training.queue_url"
         ) from error
     return JobAddresses(records, queue)

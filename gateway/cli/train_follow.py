@@ -6,17 +6,22 @@ lasts longer than most outages, and who follows it has nothing else to do.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from training.errors import StoreUnavailable
 from training.job import MAX_EVENTS, Job, JobEvent, Level, Status
 from training.ports import JobStore
+from training.progress import Progress, progress
 
+_BAR_WIDTH = 30
 ASK_AGAIN_AFTER_S = 0.25
 GIVE_UP_AFTER_S = 60.0
 SUSPICIOUS_AFTER_S = 10.0
@@ -43,9 +48,23 @@ class Screen:
         """Print a line that stays, as it is."""
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def show(self, text: str) -> None:
-        """Replace the line at the bottom."""
-        self._standing.update(Text(printable(text)))
+    def show(self, text: str, done: Progress | None = None) -> None:
+        """Replace the line at the bottom; with a bar, once somebody has said how long the run is."""
+        words = Text(printable(text))
+        if done is None or not done.total_steps:
+            self._standing.update(words)
+            return
+        row = Table.grid(padding=(0, 1))
+        bar = ProgressBar(
+            total=done.total_steps, completed=min(done.step, done.total_steps), width=_BAR_WIDTH
+        )
+        row.add_row(bar, words)
+        self._standing.update(row)
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether somebody sees what `show` shows."""
+        return self._console.is_terminal
 
 
 async def follow(job_id: str, *, store: JobStore, screen: Screen, clock: Callable[[], float]) -> Job:
@@ -54,6 +73,7 @@ async def follow(job_id: str, *, store: JobStore, screen: Screen, clock: Callabl
     Raises JobNotFound, RecordUnreadable, and StoreUnavailable after GIVE_UP_AFTER_S without an answer.
     """
     seen, warned, answered_at = 0, False, clock()
+    told: deque[JobEvent] = deque(maxlen=MAX_EVENTS)
     while True:
         try:
             events, job = await _news(job_id, store=store, after=seen)
@@ -65,14 +85,17 @@ async def follow(job_id: str, *, store: JobStore, screen: Screen, clock: Callabl
             answered_at = clock()
             for event in events:
                 seen = event.seq
-                if not tells_the_end(event, job):
+                told.append(event)
+                is_in_the_bar = event.data is not None and screen.has_bar
+                if not tells_the_end(event, job) and not is_in_the_bar:
                     screen.say(line(event))
             if job.terminal:
                 return job
             if not warned and is_overlooked(job, now=answered_at):
                 warned = True
                 screen.say(NOBODY_TAKES_IT)
-            screen.show(standing(job, now=answered_at))
+            done = progress(tuple(told)) if job.status is Status.RUNNING else None
+            screen.show(standing(job, now=answered_at, done=done), done)
         _stop_if_told()
         await asyncio.sleep(ASK_AGAIN_AFTER_S)
 
@@ -111,11 +134,26 @@ def is_overlooked(job: Job, *, now: float) -> bool:
     return job.status is Status.QUEUED and now - job.updated_at > SUSPICIOUS_AFTER_S
 
 
-def standing(job: Job, *, now: float) -> str:
-    """Where the job stands, and for how long there has been no news of it."""
-    since = max(0, int(now - job.updated_at))
+def standing(job: Job, *, now: float, done: Progress | None = None) -> str:
+    """Where the job stands: how far it is, or else for how long there has been no news of it."""
     attempt = f", attempt {job.attempts}" if job.attempts > 1 else ""
-    return f"{job.id} for {job.model}: {job.status}{attempt}, for {since // 60}:{since % 60:02}"
+    if done is not None:
+        return f"{job.id}{attempt}: {far(done, now=now)}"
+    return f"{job.id} for {job.model}: {job.status}{attempt}, for {_span(now - job.updated_at)}"
+
+
+def far(done: Progress, *, now: float) -> str:
+    """Steps, loss and what is left of the time, as far as they are known."""
+    said = [f"step {done.step}" + (f" of {done.total_steps}" if done.total_steps else "")]
+    said += [f"loss {done.train_loss:.4g}"] if done.train_loss is not None else []
+    said += [f"held out {done.valid_loss:.4g}"] if done.valid_loss is not None else []
+    said += [f"{_span(done.finishes_at - now)} left"] if done.finishes_at is not None else []
+    return ", ".join(said)
+
+
+def _span(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    return f"{whole // 60}:{whole % 60:02}"
 
 
 def verdict(job: Job) -> str:

@@ -13,10 +13,13 @@ from typing import Protocol
 import pytest
 import redis.asyncio
 
+from training.disk_files import DiskFiles
 from training.job import Change, Job, JobEvent, Status, apply, new_job
 from training.redis_jobs import RedisJobs
 
 ROOT = Path(__file__).parents[2]
+TALK = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hm"}]}\n'
+FILE = ("--file", "talk.jsonl")
 # Bounds, not expectations.
 WITHIN_S = 60
 
@@ -36,7 +39,9 @@ class Friendo:
         for name in ("RUNTIME_ENV", "XDG_CACHE_HOME", "FORCE_COLOR"):
             kept.pop(name, None)
         self.env = {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "FRIENDO__STORE__URL": store}
+        self.env["FRIENDO__TRAINING__FOLDER"] = str(home / "training")
         (home / "config").mkdir(parents=True)
+        (home / "talk.jsonl").write_text(TALK)
         (home / "config" / "dev.yaml").write_text("nodes: [{engine: vllm, url: 'http://127.0.0.1:1'}]\n")
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -111,7 +116,7 @@ async def test_a_job_without_llamafactory_fails_with_the_command_that_installs_i
     friendo: Friendo, worker: Path, store: RedisJobs
 ) -> None:
     """From the command line through the queue and the worker and back, in plain lines."""
-    done = friendo.run("train", "--model", "smollm2", "--tenant", "acme", "--recipe", "short")
+    done = friendo.run("train", "--model", "smollm2", *FILE, "--tenant", "acme", "--recipe", "short")
 
     (job,) = await store.list("acme")
     assert (Status.FAILED, "smollm2", "short") == (job.status, job.model, job.recipe)
@@ -127,7 +132,7 @@ async def test_a_job_without_llamafactory_fails_with_the_command_that_installs_i
 
 async def test_detached_prints_the_id_alone_and_follow_takes_it(friendo: Friendo, worker: Path) -> None:
     """A script takes the id from standard output; the ended job can still be looked at."""
-    submitted = friendo.run("train", "--model", "smollm2", "--detach")
+    submitted = friendo.run("train", "--model", "smollm2", *FILE, "--detach")
     job_id = submitted.stdout.strip()
     followed = friendo.run("train", "--follow", job_id)
 
@@ -147,6 +152,49 @@ async def test_a_job_that_succeeds_ends_the_command_with_zero(friendo: Friendo, 
     assert done.stdout.endswith("job good: succeeded\n")
 
 
+async def test_a_file_is_copied_and_the_options_are_the_jobs(friendo: Friendo, store: RedisJobs) -> None:
+    """What is trained on is what was there when the command was given."""
+    options = ("--suffix", "mia", "--seed", "7", "--epochs", "2.5", "--tenant", "acme", "--detach")
+    done = friendo.run("train", "--model", "smollm2", *FILE, *options)
+
+    job = await store.get(done.stdout.strip())
+    files = DiskFiles(friendo.home / "training" / "files", max_bytes=1, max_files=1)
+    assert TALK == (await files.path("acme", job.training_file)).read_text()
+    assert ("mia", 7, 2.5, "lora") == (job.suffix, job.seed, job.hyperparameters.n_epochs, job.recipe)
+
+
+async def test_a_refused_job_leaves_no_file(friendo: Friendo) -> None:
+    """Its copy goes with it."""
+    friendo.run("train", "--model", "two words", *FILE)
+
+    files = DiskFiles(friendo.home / "training" / "files", max_bytes=1, max_files=1)
+    assert await files.list("default") == ()
+
+
+async def test_a_job_is_paused_resumed_and_cancelled(friendo: Friendo, store: RedisJobs) -> None:
+    """Each says where the job stands then; what the table does not allow is told."""
+    job = await stored(store, "mine")
+
+    done = [
+        friendo.run("train", option, job.id) for option in ("--pause", "--resume", "--cancel", "--resume")
+    ]
+
+    assert ["job mine: paused\n", "job mine: queued\n", "job mine: cancelled\n", ""] == [
+        one.stdout for one in done
+    ]
+    assert "job mine is cancelled, which allows no resume" in done[3].stderr
+    assert (await store.get(job.id)).status is Status.CANCELLED
+
+
+def test_without_a_folder_the_command_says_what_to_set(friendo: Friendo) -> None:
+    """Where a job's file would go."""
+    del friendo.env["FRIENDO__TRAINING__FOLDER"]
+
+    done = friendo.run("train", "--model", "smollm2", *FILE)
+
+    assert (1, True) == (done.returncode, "training.folder is not set" in done.stderr)
+
+
 async def test_a_cancelled_job_ends_the_command_with_one(friendo: Friendo, store: RedisJobs) -> None:
     """What was wanted did not come about."""
     job = await stored(store, "stopped", Change.CANCEL)
@@ -160,7 +208,7 @@ async def test_interrupting_the_command_leaves_the_job_and_says_how_to_look_agai
     friendo: Friendo, valkey: Server, store: RedisJobs
 ) -> None:
     """Nobody loses a run by closing a terminal."""
-    process = friendo.start("train", "--model", "smollm2", "--redis", valkey.url)
+    process = friendo.start("train", "--model", "smollm2", *FILE, "--redis", valkey.url)
     overdue = threading.Timer(WITHIN_S, process.kill)
     overdue.start()
     assert process.stdout is not None
@@ -183,8 +231,16 @@ async def test_interrupting_the_command_leaves_the_job_and_says_how_to_look_agai
         (("--model", "a", "--follow", "b"), "give --model NAME to submit a job, or --follow JOB_ID"),
         (("--follow", "b", "--detach"), "--follow waits and --detach does not"),
         (("--follow", "nobody"), "there is no job nobody"),
-        (("--model", "two words"), "model: must be 1 to 256 characters"),
-        (("--model", "a", "--redis", "unix:///tmp/socket"), "not a socket file"),
+        (("--model", "two words", *FILE), "model: must be 1 to 256 characters"),
+        (("--model", "a", *FILE, "--redis", "unix:///tmp/socket"), "not a socket file"),
+        (("--model", "a"), "give what to train on: --file PATH, or --dataset ID"),
+        (("--model", "a", *FILE, "--dataset", "ds-1"), "give what to train on"),
+        (("--model", "a", "--file", "nowhere"), "--file: nowhere cannot be read: No such file"),
+        (("--model", "a", "--dataset", "ds-1"), "there is no file ds-1"),
+        (("--model", "a", *FILE, "--suffix", "a b"), "suffix is 1 to 64"),
+        (("--model", "a", *FILE, "--epochs", "0"), "n_epochs must be"),
+        (("--cancel", "a", "--pause", "a"), "one of --cancel, --pause, --resume"),
+        (("--cancel", "nobody"), "there is no job nobody"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_one_line(
@@ -201,7 +257,7 @@ def test_an_absent_store_is_told_in_one_line(tmp_path: Path, unused_port: int) -
     """Nothing was submitted, so there is nothing to wait for."""
     friendo = Friendo(tmp_path / "home", f"redis://127.0.0.1:{unused_port}/0")
 
-    done = friendo.run("train", "--model", "smollm2")
+    done = friendo.run("train", "--model", "smollm2", *FILE)
 
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
     assert "the job store did not answer" in done.stderr

@@ -1,9 +1,24 @@
 """The settings of DeepSpeed and accelerate that a launch needs, written beside the recipe."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from training.recipes.place import Machine
 from training.recipes.recipe import DeepSpeed, Launch
 from training.recipes.run_settings import RunSettings
 from training.recipes.yaml_lines import written
+
+_FP16: Mapping[str, object] = MappingProxyType(
+    {
+        "enabled": "auto",
+        "loss_scale": 0,
+        "loss_scale_window": 1000,
+        "initial_scale_power": 16,
+        "hysteresis": 2,
+        "min_loss_scale": 1,
+    }
+)
+"""0 is a dynamic loss scale, which begins at 2 to the power of 16."""
 
 
 def deepspeed_config(deepspeed: DeepSpeed) -> dict[str, object]:
@@ -38,14 +53,7 @@ def deepspeed_config(deepspeed: DeepSpeed) -> dict[str, object]:
         "gradient_clipping": "auto",
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": "auto"},
-        "fp16": {
-            "enabled": "auto",
-            "loss_scale": 0,
-            "loss_scale_window": 1000,
-            "initial_scale_power": 16,
-            "hysteresis": 2,
-            "min_loss_scale": 1,
-        },
+        "fp16": dict(_FP16),
         "zero_optimization": zero,
     }
 
