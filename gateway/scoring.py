@@ -158,7 +158,7 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     """The longest part of the next prompt that the node has now: its link and its tokens.
 
     Prompt and answer, unless a tail is dropped: then all that stood before the tail, the message's own text
-    with it. The engine counts no message by itself: words and tail go by what the words before had.
+    with it. The engine counts no message by itself: words and tail go by the prompt's own rate.
     """
     if turn.continues(message, usage.completion_tokens):
         return prefix.chain.extended(message.json), usage.prompt_tokens + usage.completion_tokens
@@ -168,11 +168,11 @@ def resident(turn: OpenTurn, prefix: Prefix, message: Message, usage: Usage) -> 
     binding, counted, tokens = turn.layout.conversation.binding, 0, 0
     if binding is not None and binding.prefix in prefix.chain.links:
         counted, tokens = prefix.chain.links.index(binding.prefix) + 1, binding.tokens
-    turns, prompt = turn.layout.turns, usage.prompt_tokens
+    prompt = usage.prompt_tokens
     # With the last answer the engine has counted all that stands before the words; else from the other end.
-    if counted == len(shown) - 1 and (spoken := spoken_tokens(turns, shown[-1])) is not None:
-        return link, min(tokens + spoken, max(tokens, prompt))
-    return link, max(0, prompt - CLOSING - tail_tokens(turns, len(parts[-1]) - len(shown[-1])))
+    if counted == len(shown) - 1:
+        return link, min(tokens + spoken_tokens(prompt, parts, shown[-1]), max(tokens, prompt))
+    return link, max(0, prompt - CLOSING - tail_tokens(prompt, parts, len(parts[-1]) - len(shown[-1])))
 
 
 def score(
