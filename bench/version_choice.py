@@ -38,9 +38,9 @@ def main() -> None:
     goes_on = _turn(Conversation(turn_count=4, binding=Binding("n1", b"link", 100, 1.0, version="luna--1")))
     usage = Usage(prompt_tokens=10, completion_tokens=5, cached=3)
     cases: dict[str, Callable[[], object]] = {
-        "no alias": lambda: versions.of_turn(plain, begins, answers_tool=False, now=NOW),
-        "a conversation that begins": lambda: versions.of_turn(asked, begins, answers_tool=False, now=NOW),
-        "one that goes on": lambda: versions.of_turn(asked, goes_on, answers_tool=False, now=NOW),
+        "no alias": lambda: versions.of_turn(plain, begins, NOW),
+        "a conversation that begins": lambda: versions.of_turn(asked, begins, NOW),
+        "one that goes on": lambda: versions.of_turn(asked, goes_on, NOW),
         "counting its answer": lambda: versions.answered(known, usage, 0.2),
     }
     for name, call in cases.items():

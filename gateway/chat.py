@@ -154,8 +154,8 @@ class Chat:
         turn = opened
         job: Job | None = None
         try:
-            now, answers_tool = self.clock.now(), incoming.answers_tool
-            request = self.versions.of_turn(request, turn, answers_tool=answers_tool, now=now)
+            now = self.clock.now()
+            request = self.versions.of_turn(request, turn, now)
             prefix = prefix_of_dialogue(request, turn, self.router, now)
             job = self._job(call, request, caller, prefix)
             job.messages = turn.prompt.json()
@@ -280,7 +280,7 @@ class Chat:
             (b"openai-processing-ms", b"%d" % elapsed_ms),
         )
         if request.version:
-            headers = (*headers, (b"x-friendo-version", request.version.encode()))
+            headers = (*headers, (b"x-friendo-version", request.version.encode("ascii", "backslashreplace")))
         if request.conversation is None:
             return headers
         if request.forgets:

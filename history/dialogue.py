@@ -217,7 +217,7 @@ class Dialogues:
             sizes=tuple(sizes[moved - cut :]),
             memories=memories,
             is_new=begun.is_new,
-            replaces=next(iter(begun.turns[max(0, plan.keep - conversation.cut) :]), None),
+            replaces=_at(begun, plan.keep),
             tail=await self._tails.make(key, conversation, plan, ask, cut=moved, last_at=last_at),
         )
 
@@ -345,6 +345,12 @@ class Dialogues:
             await self._store.release(key, lease)
         finally:
             self._line.wake(key)
+
+
+def _at(begun: Begun, index: int) -> Turn | None:
+    """That turn, if it is one of the window's."""
+    at = index - begun.conversation.cut
+    return begun.turns[at] if 0 <= at < len(begun.turns) else None
 
 
 def _is_repeated(last: Turn, ask: Ask) -> bool:

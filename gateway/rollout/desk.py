@@ -25,6 +25,7 @@ from gateway.rollout.tally import report_of, tally_of
 from gateway.rollout.verdict import verdict
 
 _TRIALS_KEPT = 5
+_LONGEST_NAME = 256
 
 ConfigReader = Callable[[str], Awaitable[bytes]]
 """Reads the `adapter_config.json` of a folder. Raises `RolloutRefused` where there is none."""
@@ -52,6 +53,7 @@ class Desk:
             await self._check_adapter(wanted, base, able)
         else:
             _check_model(wanted, able)
+            self._check_others(wanted.alias, base)
         order = Order(
             alias=wanted.alias,
             version=version,
@@ -124,6 +126,8 @@ class Desk:
                 listed = ", ".join(known[:8]) or "none"
                 raise RolloutRefused(f"base: which model is it of? Nodes serve {listed}", status=400)
             base = wanted.base or known[0]
+        if not base.isprintable() or len(base) > _LONGEST_NAME:
+            raise RolloutRefused("base: it comes back in a header, so it is printable and short", status=400)
         if wanted.alias != base and any(wanted.alias in one.models for one in nodes):
             raise RolloutRefused(
                 f"nodes serve a model called {wanted.alias}: give the alias another name", status=400
@@ -141,6 +145,13 @@ class Desk:
         hosts = [one.host for one in able]
         if found := problems(config, hosts, model=base, base=wanted.base_model):
             raise RolloutRefused("; ".join(found), status=400)
+
+    def _check_others(self, alias: str, base: str) -> None:
+        for other in self.board.records.values():
+            if other.alias != alias and any(one.model == base for one in other.live):
+                raise RolloutRefused(
+                    f"{other.alias} is answered by {base}, too, and would lose its nodes to {alias}"
+                )
 
 
 def _check_model(wanted: StartOrder, able: Sequence[NodeView]) -> None:

@@ -155,6 +155,8 @@ class Reconciler:
         """Whole models: one node at a time is drained, restarted by its operator, and given back."""
         wanted = turned(record, nodes, now=self._clock.wall())
         at = record.turning
+        if at is None and any(one.turning is not None for one in self._board.records.values()):
+            return  # one node at a time, whoever's it is
         if at is not None and wanted is None:
             trial = record.trial
             if trial is not None and trial.state == "loading" and at.to == trial.version.name:

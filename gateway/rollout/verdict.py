@@ -22,7 +22,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a version goes on by itself, and when it is taken back by itself."""
 
     min_answers: int = 200
-    """Answers of each version, errors included, before anything is decided."""
+    """Answers of the version, errors included, before anything is decided."""
     min_ratings: int = 20
     """Ratings of the version before they say anything."""
     error_excess: float = 0.02

@@ -61,7 +61,7 @@ class Versions:
         wanted = drawn(record, tenant, name) if name else record.current.name
         return self._with(request, record, wanted)
 
-    def of_turn(self, request: ChatRequest, turn: OpenTurn, *, answers_tool: bool, now: Now) -> ChatRequest:
+    def of_turn(self, request: ChatRequest, turn: OpenTurn, now: Now) -> ChatRequest:
         """For a conversation's next turn: the version that it has, or is drawn when it begins."""
         if (record := self.board.records.get(request.model)) is None:
             return request
@@ -70,7 +70,9 @@ class Versions:
         has = replaces.reply.version if replaces is not None else ""
         if not has and conversation.binding is None and turn.layout.turns:
             has = turn.layout.turns[-1].reply.version
-        moment: Moment = "is_open" if answers_tool else "goes_on" if conversation.turn_count else "begins"
+        moment: Moment = "goes_on" if conversation.turn_count else "begins"
+        if replaces is not None and replaces.status == "open" and not turn.layout.plan.is_branch:
+            moment = "is_open"
         wanted = self._chosen(record, turn.key, conversation, has, moment, now)
         return self._with(request, record, wanted)
 

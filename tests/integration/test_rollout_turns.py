@@ -48,21 +48,23 @@ def shared(admin: Desk, version: str, path: str, share: float = 1.0) -> None:
     assert until(lambda: admin.state(ALIAS) == "sharing"), admin.shown(ALIAS)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 def test_a_tools_result_goes_to_the_version_that_called_it(
-    admin: Desk, gateway: Gateway, tmp_path: Path
+    admin: Desk, gateway: Gateway, tmp_path: Path, *, whole: bool
 ) -> None:
-    """Also if that was taken back meanwhile; the next turn is the version's before."""
+    """Alone or with its dialogue, also if that was taken back meanwhile. The next turn is another matter."""
     shared(admin, "v2", write_weights(tmp_path / "v2"))
     tools = [{"type": "function", "function": {"name": "dice", "parameters": {"type": "object"}}}]
     body: dict[str, Any] = {"model": ALIAS, "conversation": "tools", "tools": tools}
     asked = {**body, "messages": [{"role": "user", "content": "call dice"}]}
     url = f"{gateway.url}/v1/chat/completions"
     first = httpx.post(url, json=asked, timeout=30, trust_env=False)
-    call = first.raise_for_status().json()["choices"][0]["message"]["tool_calls"][0]
+    called = first.raise_for_status().json()["choices"][0]["message"]
     admin.do("back", ALIAS).raise_for_status()
-    result = {"role": "tool", "tool_call_id": call["id"], "content": "4"}
+    result = {"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": "4"}
+    said = [*asked["messages"], called, result] if whole else [result]
     second = httpx.post(
-        url, json={**body, "messages": [result], "tool_choice": "none"}, timeout=30, trust_env=False
+        url, json={**body, "messages": said, "tool_choice": "none"}, timeout=30, trust_env=False
     )
 
     versions = [one.headers["x-friendo-version"] for one in (first, second.raise_for_status())]
