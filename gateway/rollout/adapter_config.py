@@ -31,7 +31,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check_evaluation(folder: Path) -> None:
-    """A version that was trained here has one; an adapter from elsewhere has none, and that is its owner's."""
+    """A version that was trained here has one; an adapter from elsewhere has none, as its owner likes."""
     try:
         evaluation = kept(folder)
     except (OSError, ValueError) as error:
