@@ -78,6 +78,16 @@ async def went(store: RedisJobs, job_id: str, *changes: Change, **facts: Any) ->
     return await store.get(job_id)
 
 
+async def trained(store: RedisJobs, job_id: str, began: float) -> None:
+    """Thirty steps of a hundred, a second each, and two checkpoints."""
+    for n in range(1, 31):
+        data = {"step": n, "total_steps": 100, "train_loss": 3.0 / n}
+        await store.append_event(job_id, JobEvent(at=began + n, message=f"step {n}", data=data))
+    for step in (10, 20):
+        data = {"checkpoint_step": step, "valid_loss": 1.0 / step}
+        await store.append_event(job_id, JobEvent(at=began, message="saved", data=data))
+
+
 def refused(status: int, call: Any, *args: Any, **kwargs: Any) -> openai.APIStatusError:
     """The error of a call that must fail so."""
     with pytest.raises(openai.APIStatusError) as caught:
@@ -233,26 +243,15 @@ async def test_jobs_are_paused_resumed_and_cancelled(
     ]
 
 
-async def trained_for_a_while(store: RedisJobs, job_id: str) -> float:
-    """As a worker tells it: thirty steps of a hundred, two checkpoints; when it began."""
-    await went(store, job_id, Change.CLAIM, Change.START)
-    began = time.time()
-    for n in range(1, 31):
-        data = {"step": n, "total_steps": 100, "train_loss": 3.0 / n}
-        await store.append_event(job_id, JobEvent(at=began + n, message=f"step {n}", data=data))
-    for step in (10, 20):
-        data = {"checkpoint_step": step, "valid_loss": 1.0 / step}
-        await store.append_event(job_id, JobEvent(at=began, message="saved", data=data))
-    return began
-
-
 async def test_a_running_job_shows_its_metrics_checkpoints_and_end(
     client: openai.OpenAI, gateway: Gateway, file_id: str, store: RedisJobs
 ) -> None:
     """As events come from a worker; the operator sees the curve."""
     jobs = client.fine_tuning.jobs
     job = jobs.create(model="m", training_file=file_id)
-    began = await trained_for_a_while(store, job.id)
+    await went(store, job.id, Change.CLAIM, Change.START)
+    began = time.time()
+    await trained(store, job.id, began)
 
     running = jobs.retrieve(job.id)
     events = list(jobs.list_events(job.id, limit=10))

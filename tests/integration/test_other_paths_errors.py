@@ -90,6 +90,7 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
     app = admin_app(
         conversations=unused,
         membership=membership,
+        training=unused,
         authenticator=Everybody(),
         readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
