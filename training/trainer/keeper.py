@@ -292,6 +292,10 @@ def main() -> None:
     if is_outdated(folder, order["fence"]):
         answer("outdated")
         return
+    if os.fork():
+        os._exit(
+            0
+        )  # whoever started this waits for it and owns no process that goes on; the locks are shared
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)

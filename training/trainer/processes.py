@@ -188,6 +188,8 @@ async def _asked(order: bytes, folder: Path) -> Started:
             process.stdin.write(order)
             process.stdin.close()
             word = (await process.stdout.readline()).decode().strip()
+            await process.stdout.read()
+            await process.wait()
     except (TimeoutError, OSError):
         word = ""
     for known in get_args(Started):
