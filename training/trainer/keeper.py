@@ -10,7 +10,8 @@ one word on standard output:
 Beside the log (`trainer.log`, and the part before it, `trainer.log.1`) it writes `pid.json` when the command
 runs and `rc.json` when nothing of its tree is left, each at once or not at all. SIGTERM ends the tree within
 `grace_s`, SIGUSR1 within `patience_s`, which leaves time for a checkpoint. It is a sub-reaper: what its
-children leave behind, in whatever session, becomes its child, so that it can end them all.
+children leave behind, in whatever session, becomes its child, so that it can end them all. What a keeper that
+was killed itself has left is ended by the next one that gets a lock of its, by a mark in its environment.
 """
 
 import contextlib
@@ -28,6 +29,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 MARK = "FRIENDO_TRAINING_RUN"
+"""In a trainer's environment: the job's folder."""
+HELD = "FRIENDO_TRAINING_LOCKS"
+"""And the locks under which it runs."""
+RANK = b"LOCAL_RANK="
+"""What a launcher gives each of its ranks."""
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_EVERY_S = 0.2
 NO_SUCH_COMMAND = 127
@@ -108,6 +114,30 @@ def descendants(root: int) -> list[int]:
     return [pid for pid in found if pid in alive]
 
 
+def environment_of(pid: int) -> list[bytes]:
+    """NAME=VALUE of a living process that may be looked at; empty for any other."""
+    try:
+        told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return []
+    return told if start_of(pid) is not None else []
+
+
+def end_leftovers(locks: list[str]) -> None:
+    """End what runs under one of these locks, which are ours now: nobody keeps it any more."""
+    ours = {lock.encode() for lock in locks}
+    while left := [pid for pid in pids() if pid != os.getpid() and ours & _locks_of(pid)]:
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _locks_of(pid: int) -> set[bytes]:
+    mark = f"{HELD}=".encode()
+    told = next((one for one in environment_of(pid) if one.startswith(mark)), mark)
+    return set(told.removeprefix(mark).split(b"\n")) - {b""}
+
+
 def send(pid: int, number: int) -> None:
     """A signal to a process that may be gone."""
     with contextlib.suppress(ProcessLookupError):
@@ -155,7 +185,7 @@ class Keeper:
             self._child = subprocess.Popen(  # noqa: S603  # the plan's command, put together by us
                 order["command"],
                 cwd=self._folder,
-                env={**os.environ, **order["environment"], MARK: order["folder"]},
+                env={**os.environ, **order["environment"], **marks(order)},
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=subprocess.STDOUT,
@@ -183,7 +213,7 @@ class Keeper:
                 allowed_s = self._order["grace_s" if signal.SIGTERM in asked else "patience_s"]
                 if ending_since is None:
                     ending_since = time.monotonic()
-                    self._to_group(signal.SIGTERM)
+                    self._ask_to_end(is_patient=signal.SIGTERM not in asked)
                 if time.monotonic() - ending_since > allowed_s:
                     break
         self._end_all()
@@ -238,13 +268,26 @@ class Keeper:
             left = descendants(os.getpid())
         self._reap()
 
-    def _to_group(self, number: int) -> None:
-        if self._child is not None:
+    def _ask_to_end(self, *, is_patient: bool) -> None:
+        """With patience the ranks alone: a launcher that hears it ends them before they have saved."""
+        ranks = [pid for pid in descendants(os.getpid()) if _is_rank(pid)] if is_patient else []
+        for pid in ranks:
+            send(pid, signal.SIGTERM)
+        if not ranks and self._child is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, number)
+                os.killpg(self._child.pid, signal.SIGTERM)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_whole(self._folder / name, json.dumps(content).encode())
+
+
+def marks(order: Order) -> dict[str, str]:
+    """What a trainer's environment says of whose it is."""
+    return {MARK: order["folder"], HELD: "\n".join(order["locks"])}
+
+
+def _is_rank(pid: int) -> bool:
+    return any(one.startswith(RANK) for one in environment_of(pid))
 
 
 def locked(paths: list[str]) -> list[int] | None:
@@ -296,6 +339,7 @@ def main() -> None:
         os._exit(
             0
         )  # whoever started this waits for it and owns no process that goes on; the locks are shared
+    end_leftovers(order["locks"])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)

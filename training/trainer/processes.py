@@ -123,11 +123,7 @@ def end_strays(folder: Path) -> None:
 
 
 def _has(pid: int, mark: bytes) -> bool:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, PermissionError, ProcessLookupError):
-        return False
-    return mark in environment.split(b"\0") and keeper.start_of(pid) is not None
+    return mark in keeper.environment_of(pid)
 
 
 def _is_alive(pid: int, start: int) -> bool:
