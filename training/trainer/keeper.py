@@ -335,10 +335,9 @@ def main() -> None:
     if is_outdated(folder, order["fence"]):
         answer("outdated")
         return
+    # Whoever started this waits for it, and so owns no process that goes on. The locks are shared.
     if os.fork():
-        os._exit(
-            0
-        )  # whoever started this waits for it and owns no process that goes on; the locks are shared
+        os._exit(0)
     end_leftovers(order["locks"])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe()
