@@ -80,7 +80,7 @@ class TrainingJobs:
                 return await self._again(job)
         await self._check_files(tenant, wanted)
         try:
-            await dispatch(job, store=self._store, queue=self._queue, now=now)
+            await dispatch(job, store=self._store, queue=self._queue, now=now, comes_again=bool(key))
         except JobExists:
             return await self._again(job)
         return job

@@ -5,17 +5,21 @@ from training.job import Change, Job, JobError, JobEvent, Level, apply
 from training.ports import JobQueue, JobStore
 
 
-async def dispatch(job: Job, *, store: JobStore, queue: JobQueue, now: float) -> None:
+async def dispatch(
+    job: Job, *, store: JobStore, queue: JobQueue, now: float, comes_again: bool = False
+) -> None:
     """Record a new job and hand its id to the workers.
 
     Raises what `create` and `push` raise. A job that was recorded and could not be queued is marked as
-    failed, so that nobody waits for it.
+    failed, so that nobody waits for it; unless whoever wants it `comes_again` and queues it then.
     """
     await store.create(job)
     await store.append_event(job.id, JobEvent(at=now, message="queued"))
     try:
         await queue.push(job.id)
     except QueueUnavailable as unavailable:
+        if comes_again:
+            raise
         await _withdraw(job, unavailable, store=store, now=now)
         raise
 

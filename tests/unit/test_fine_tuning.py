@@ -123,3 +123,17 @@ async def test_keys_of_two_tenants_are_two_jobs(tmp_path: Path) -> None:
     with pytest.raises(JobNotFound):
         await jobs.get("umbrella", job.id)
     assert caught.value.code == "file_not_found"
+
+
+async def test_a_key_is_not_used_up_by_a_queue_that_is_away(tmp_path: Path) -> None:
+    """The same request again makes the job that was wanted; without a key nobody comes again for it."""
+    store, queue = MemoryJobs(), Away()
+    jobs, wanted = await desk(tmp_path, store, queue)
+    for key in ("k", ""):
+        with pytest.raises(QueueUnavailable):
+            await jobs.create("acme", wanted, key=key)
+    queue.is_away = False
+    job = await jobs.create("acme", wanted, key="k")
+
+    assert (Status.QUEUED, [job.id]) == (job.status, queue.ids)
+    assert [Status.FAILED] == [one.status for one in await store.list("acme") if one.id != job.id]
