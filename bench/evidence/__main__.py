@@ -24,13 +24,18 @@ ANSWERS = ROOT / "docs" / "answers.md"
 
 
 def measure(name: str, part: Part) -> None:
-    """Run one part and keep its result. Raises `CalledProcessError`."""
+    """Run one part and keep its result; ends the process where there is none."""
     say(f"{name}: {part.about}; about {part.minutes} minutes")
     with tempfile.TemporaryDirectory(prefix="friendo-evidence-") as folder:
         output = Path(folder) / "result.json"
         command = [sys.executable, *(word.format(output=output) for word in part.command)]
-        subprocess.run(command, check=True, cwd=ROOT, env=os.environ)
-        keep(name, part.keep(msgspec.json.decode(output.read_bytes())))
+        ended = subprocess.run(command, check=False, cwd=ROOT, env=os.environ)
+        if ended.returncode:
+            sys.exit(f"{name}: not measured (exit code {ended.returncode}, see above); what was kept stays")
+        result = part.keep(msgspec.json.decode(output.read_bytes()))
+        if not all(result.values()):
+            sys.exit(f"{name}: nothing was measured, see above; what was kept stays")
+        keep(name, result)
 
 
 def keep(name: str, result: Any) -> None:
