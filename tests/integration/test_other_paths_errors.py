@@ -91,6 +91,7 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
         conversations=unused,
         membership=membership,
         training=unused,
+        rollouts=unused,
         authenticator=Everybody(),
         readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
