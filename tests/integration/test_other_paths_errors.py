@@ -86,12 +86,13 @@ async def test_fault_nobody_foresaw_is_500_and_tells_nothing() -> None:
             raise RuntimeError("a secret")
 
     unused: Any = None
+    desk: Any = SimpleNamespace(approve=None, widen=None, back=None)
     membership: Any = SimpleNamespace(roster=Broken())
     app = admin_app(
         conversations=unused,
         membership=membership,
         training=unused,
-        rollouts=unused,
+        rollouts=desk,
         authenticator=Everybody(),
         readiness=Readiness(lambda: (), ping),
         telemetry=Telemetry(),
