@@ -41,7 +41,10 @@ def windows(result: Any) -> str:
         rule = one["rule"]
         if not _is_shown(rule, result["advice"]):
             continue
-        recall = one["recall"]
+        recall = one["recall"]["50"]
+        found = f"{recall['in_window']:.0%}"
+        if rule["policy"] == "stepped":  # the others are what a client does by itself: it has no recall
+            found += f" / {recall['with_recall']:.0%}"
         rows.append(
             [
                 _named(rule),
@@ -50,7 +53,7 @@ def windows(result: Any) -> str:
                 f"{one['mean_prompt']:,.0f}",
                 f"{one['mean_window']:.1f}",
                 f"{one['cost_per_turn']:,.0f}",
-                f"{recall['50']['in_window']:.0%} / {recall['50']['with_recall']:.0%}",
+                found,
             ]
         )
     head = [
