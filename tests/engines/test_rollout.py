@@ -2,15 +2,24 @@
 
 from pathlib import Path
 
+import httpx
+
 from bench.engines.launch import MODEL_NAME
 from bench.engines.node import EngineNode
 from tests.engines.asking import ask
-from tests.gateway_process import running_gateway, until
+from tests.gateway_process import Gateway, running_gateway, until
 from tests.rollout_desk import desk, say
 
 ALIAS, VERSION = "luna", "luna--v1"
 QUESTION = "Tell me about boats."
 LOADED_WITHIN_S = 120.0
+WARMED_WITHIN_S = 60.0
+
+
+def warmed(gateway: Gateway) -> int:
+    """Prefixes that the gateway has had computed for dialogues whose version changed, and others."""
+    told = httpx.get(f"{gateway.admin_url}/admin/cache", trust_env=False).raise_for_status().json()
+    return int(told["background"].get("warm", {}).get("answers", 0))
 
 
 def test_a_real_adapter_is_rolled_out_and_taken_back(
@@ -39,9 +48,10 @@ def test_a_real_adapter_is_rolled_out_and_taken_back(
         again = say(gateway, ALIAS, "a dialogue", "And?")
         assert again.cached > 0.5 * again.prompt
 
+        before = warmed(gateway)
         admin.do("back", ALIAS, "a test").raise_for_status()
         assert until(lambda: admin.state(ALIAS) == "settled")
-        until(lambda: False, within_s=5.0)  # meanwhile the dialogue is warmed for the version before
+        assert until(lambda: warmed(gateway) > before, within_s=WARMED_WITHIN_S)
         back = say(gateway, ALIAS, "a dialogue", "And now?")
         assert (200, MODEL_NAME) == (back.status, back.version)
         assert back.cached > 0.5 * back.prompt
