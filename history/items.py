@@ -24,6 +24,8 @@ PERSONA_TURN = -1
 _PREFIXES: dict[Kind, str] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 _ID = re.compile(r"(?:msg|fc|fco)_([0-9a-f]{1,12})_([0-9a-f]{1,6})_[0-9a-f]{16}")
 _PERSONA_ID = re.compile(r"msg_persona_[0-9a-f]{16}")
+_PLAIN_QUESTION, _PLAIN_ANSWER = b'{"role":"user",', b'{"role":"assistant","content":"'
+_HAS_MORE = re.compile(rb'"content":""|"(?:tool_calls|function_call)":')
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -63,9 +65,18 @@ def items_of(turn: Turn, index: int) -> tuple[Item, ...]:
         broken = is_last and turn.status == "incomplete" and message.get("role") == "assistant"
         for kind, call in _kinds(message):
             place = Place(index, len(found))
-            item_id = f"{_PREFIXES[kind]}_{index:x}_{place.item:x}_{_hash(turn, at, place)}"
-            found.append(Item(item_id, place, kind, message, at, call, broken))
+            found.append(Item(_id_of(turn, at, place, kind), place, kind, message, at, call, broken))
     return tuple(found)
+
+
+def ids_of(turn: Turn, index: int) -> Iterator[str]:
+    """The ids of turn `index` that may be rated: of the plainest turns only the answer's, at once."""
+    messages = turn.messages
+    is_plain = len(messages) == 2 and turn.tailed is None and messages[0].startswith(_PLAIN_QUESTION)
+    if is_plain and messages[1].startswith(_PLAIN_ANSWER) and not _HAS_MORE.search(messages[1]):
+        yield _id_of(turn, 1, Place(index, 1), "message")
+    else:
+        yield from (item.id for item in items_of(turn, index))
 
 
 def persona_item(persona: bytes, epoch: int) -> Item:
@@ -135,6 +146,10 @@ def _calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(function := message.get("function_call"), dict):
         calls.append({"id": function.get("name"), "type": "function", "function": function})
     return calls
+
+
+def _id_of(turn: Turn, at: int, place: Place, kind: Kind) -> str:
+    return f"{_PREFIXES[kind]}_{place.turn:x}_{place.item:x}_{_hash(turn, at, place)}"
 
 
 def _hash(turn: Turn, at: int, place: Place) -> str:

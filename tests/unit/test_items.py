@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from history.items import (
     Place,
     fresh_mark,
     has_answer,
+    ids_of,
     items_of,
     persona_item,
     question_of,
@@ -191,3 +193,27 @@ def test_what_lies_behind_an_item_and_before_it_is_everything_else(
 
     assert items == [*earlier[::-1], *[one for one in items if one.place == place], *later]
     assert items[::-1] == behind(items, None, newest_first=True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}],
+        [{"role": "assistant", "content": "b"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": 'a "tool_calls": text'}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [CALL]}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [CALL]}],
+    ],
+)
+def test_ids_at_once_are_those_of_the_items(said: list[dict[str, Any]]) -> None:
+    """At least every answer's, and none that no item has."""
+    made = [message(one) for one in said]
+    turn = Turn(tuple(one.json for one in made), b"".join(one.digest for one in made), mark=b"m")
+    items = items_of(turn, 7)
+    ids = set(ids_of(turn, 7))
+    assert (
+        {item.id for item in items if item.message["role"] == "assistant"}
+        <= ids
+        <= {item.id for item in items}
+    )

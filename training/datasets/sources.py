@@ -10,7 +10,7 @@ import msgspec
 
 from history.conversation import Conversation, ConversationKey, Memory, Reply, Status, Tailed, Turn
 from history.errors import ConversationNotFound
-from history.items import items_of
+from history.items import ids_of
 from history.pages import pages
 from history.ports import Branch, ConversationStore
 from training.datasets.talk import Talk, consents
@@ -63,12 +63,7 @@ async def _stored(store: ConversationStore, key: ConversationKey) -> Talk | None
 
 
 async def _ratings(store: ConversationStore, key: ConversationKey, rows: list[Branch]) -> Mapping[str, bytes]:
-    items = [
-        item.id
-        for first, turns in rows
-        for at, turn in enumerate(turns, first)
-        for item in items_of(turn, at)
-    ]
+    items = [one for first, turns in rows for at, turn in enumerate(turns, first) for one in ids_of(turn, at)]
     known: dict[str, bytes] = {}
     for at in range(0, len(items), _RATINGS_AT_ONCE):
         some = items[at : at + _RATINGS_AT_ONCE]
