@@ -70,7 +70,7 @@ def items_of(turn: Turn, index: int) -> tuple[Item, ...]:
 
 
 def ids_of(turn: Turn, index: int) -> Iterator[str]:
-    """The ids in turn `index` that somebody may have rated: of the plainest turns the answer's alone."""
+    """The ids of turn `index` that may be rated: of the plainest turns only the answer's, at once."""
     messages = turn.messages
     is_plain = len(messages) == 2 and turn.tailed is None and messages[0].startswith(_PLAIN_QUESTION)
     if is_plain and messages[1].startswith(_PLAIN_ANSWER) and not _HAS_MORE.search(messages[1]):

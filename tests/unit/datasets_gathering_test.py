@@ -244,3 +244,16 @@ def test_no_user_is_on_both_sides(
     assert len(said) == rows.get("preferences.jsonl", 0) + rows.get("preferences_eval.jsonl", 0)
     again, _ = gathered(folder, *talks, *talks, rules=DatasetRules(eval_share=share))
     assert rows_of(made) == rows_of(again)
+
+
+def test_alpaca_is_refused_where_its_reader_would_end_half_way(tmp_path: Path) -> None:
+    """It takes the history's type from the file's beginning; ShareGPT's form has no such column."""
+    long = "x" * 1_000_000
+    short = [talk(f"c{at}", turn(f"{at} {long}", f"A{at}"), user=f"u{at}") for at in range(9)]
+    talks = [*short, talk("last", turn("a", "A"), turn("b", "B", at=1))]
+    with pytest.raises(BadDataset, match="export it as sharegpt"):
+        gathered(tmp_path, *talks, rules=DatasetRules(form="alpaca", eval_share=0, near=0))
+    assert [] == list(tmp_path.iterdir())
+    early, _ = gathered(tmp_path, *reversed(talks), rules=DatasetRules(form="alpaca", eval_share=0, near=0))
+    made, _ = gathered(tmp_path, *talks, rules=DatasetRules(eval_share=0, near=0))
+    assert len(rows_of(early)) == len(rows_of(made)) == 11

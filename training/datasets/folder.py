@@ -33,14 +33,14 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=_BUFFER)
         self._sha256 = hashlib.sha256()
-        self._bytes = 0
+        self.bytes = 0
         self.rows = 0
 
     def write(self, row: bytes) -> None:
         """One row, with its line's end."""
         self._file.write(row)
         self._sha256.update(row)
-        self._bytes += len(row)
+        self.bytes += len(row)
         self.rows += 1
 
     def close(self) -> FileFacts:
@@ -48,7 +48,7 @@ class RowFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        return FileFacts(self._sha256.hexdigest(), self._bytes, self.rows)
+        return FileFacts(self._sha256.hexdigest(), self.bytes, self.rows)
 
     def drop(self) -> None:
         """Nobody wants it any more."""

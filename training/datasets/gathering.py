@@ -10,7 +10,7 @@ import msgspec
 import xxhash
 
 from training.datasets.clean import Cleaner
-from training.datasets.folder import DatasetFolder
+from training.datasets.folder import DatasetFolder, RowFile
 from training.datasets.lengths import Lengths
 from training.datasets.likeness import Evaluation, Seen, sketch, tokens
 from training.datasets.manifest import SOURCES, FileFacts, Manifest, Source
@@ -27,7 +27,11 @@ from training.datasets.rules import DatasetRules
 from training.datasets.split import is_held_out
 from training.datasets.stored import Reading
 from training.datasets.talk import Talk, consents
+from training.errors import BadDataset
 from training.tenant_name import tenant_name
+
+_FIRST_BLOCK = 8 * 1024 * 1024
+"""The reader takes a column's type from a file's first 10 MiB: of an empty history, that it stays empty."""
 
 
 class Gathering:
@@ -48,6 +52,7 @@ class Gathering:
         self._cleaner = Cleaner(rules)
         self._lengths = Lengths()
         self._rows: set[int] = set()
+        self._with_history: set[str] = set()
         self._alike = Seen(rules.near)
         self._of_user: Counter[str] = Counter()
         for name in (TRAIN, EVALUATION):
@@ -143,7 +148,7 @@ class Gathering:
             if self._is_known(row):
                 self.left_out["duplicate"] += 1
                 continue
-            file.write(row)
+            self._put(name, file, row, has_history=len(served.example.lines) > 2)
             turns.append(served.turn)
             self._of_user[user] += 1
             self.certainty[served.certainty] += 1
@@ -167,9 +172,20 @@ class Gathering:
             if self._is_known(row):
                 self.pairs_left_out["duplicate"] += 1
                 continue
-            file.write(row)
+            self._put(name, file, row, has_history=len(preferred.pair.lines) > 1)
             turns.append(preferred.turn)
         return turns, first
+
+    def _put(self, name: str, file: RowFile, row: bytes, *, has_history: bool) -> None:
+        """Write a row. Raises `BadDataset` for a file of Alpaca's form that could not be read to its end."""
+        if has_history and name not in self._with_history:
+            if self._rules.form == "alpaca" and file.bytes > _FIRST_BLOCK:
+                late = (
+                    "has no history in its first megabytes and some later, which Alpaca's reader cannot bear"
+                )
+                raise BadDataset((f"{FILES[name]} {late}: export it as sharegpt",))
+            self._with_history.add(name)
+        file.write(row)
 
     def _is_known(self, row: bytes) -> bool:
         """Whether the same row was written before; else it is remembered."""
