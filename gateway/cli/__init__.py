@@ -12,6 +12,7 @@ from gateway.cli.conversations import conversations
 from gateway.cli.datasets import datasets
 from gateway.cli.keys import keys
 from gateway.cli.nodes import nodes
+from gateway.cli.recipes import recipes
 from gateway.cli.rollout import rollout
 from gateway.cli.serve import serve
 from gateway.cli.train import train
@@ -39,6 +40,7 @@ app.command()(train)
 app.command("check-config")(check_config)
 app.add_typer(keys, name="keys")
 app.add_typer(nodes, name="nodes")
+app.add_typer(recipes, name="recipes")
 app.add_typer(rollout, name="rollout")
 app.add_typer(conversations, name="conversations")
 app.add_typer(datasets, name="datasets")

@@ -16,6 +16,7 @@ _CHECKS = (
     checks_method.cutoff,
     checks_method.belonging,
     checks_method.quantization,
+    checks_method.counting,
     checks_method.stage,
     checks_method.preferences,
     checks_method.optimisers,

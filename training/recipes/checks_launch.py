@@ -41,6 +41,8 @@ def processes(case: Case) -> Iterator[str]:
         yield f"{launch.world} processes need launch.by: torchrun (or accelerate)"
     if case.recipe.settings.model.use_unsloth and launch.world > 1:
         yield "use_unsloth trains on one GPU only"
+    if launch.by == "accelerate" and launch.world > 1 and case.recipe.settings.run.use_cpu:
+        yield "accelerate begins one process on a CPU, however many are wanted: use launch.by: torchrun"
     machine = case.machine
     if machine is None:
         return

@@ -95,6 +95,14 @@ def quantization(case: Case) -> Iterator[str]:
         yield "create_new_adapter is not possible upon adapter_name_or_path with quantization_bit"
 
 
+def counting(case: Case) -> Iterator[str]:
+    """The trainer has to say as many examples as were written: that is how lost ones are found."""
+    data = case.recipe.settings.data
+    for key in ("max_samples", "val_size", "packing", "neat_packing"):
+        if getattr(data, key):
+            yield f"{key} changes how many examples there are, by which lost ones are found: leave it out"
+
+
 def stage(case: Case) -> Iterator[str]:
     """What the examples are: dialogues for sft, pairs for dpo."""
     data = case.recipe.settings.data
@@ -102,7 +110,7 @@ def stage(case: Case) -> Iterator[str]:
     if wanted is not None and case.stage != wanted:
         yield f"stage is {case.stage}, the job's method {case.method} needs a recipe with stage: {wanted}"
     if case.stage != "sft":
-        for key in ("mask_history", "train_on_prompt", "neat_packing"):
+        for key in ("mask_history", "train_on_prompt"):
             if getattr(data, key):
                 yield f"{key} is for stage sft, not {case.stage}: leave it out"
     if data.mask_history and data.train_on_prompt:

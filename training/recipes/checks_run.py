@@ -25,15 +25,12 @@ def precision(case: Case) -> Iterator[str]:
 
 def evaluation(case: Case) -> Iterator[str]:
     """Something held out, or no evaluation."""
-    run, val_size = case.recipe.settings.run, case.recipe.settings.data.val_size
-    if case.prepared is not None:
-        if case.evaluates and not case.prepared.evaluation and not val_size:
-            yield (
-                "eval_strategy needs examples that are held out, and the dataset has none: give a validation "
-                'file, or write eval_strategy: "no"'
-            )
-        if case.prepared.evaluation and val_size:
-            yield "val_size is not possible beside the dataset's own held-out examples: leave it out"
+    run = case.recipe.settings.run
+    if case.evaluates and case.prepared is not None and not case.prepared.evaluation:
+        yield (
+            "eval_strategy needs examples that are held out, and the dataset has none: give a validation "
+            'file, or write eval_strategy: "no"'
+        )
     there = [key for key in _EVALUATION if getattr(run, key) is not None]
     if there and not case.evaluates:
         yield f"{', '.join(there)}: no effect without eval_strategy: steps (or epoch)"

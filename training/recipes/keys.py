@@ -108,6 +108,10 @@ def named(settings: Mapping[str, object], known: frozenset[str]) -> Named:
             notes.append(note)
         if key in RESERVED:
             problems.append(f"{key} {RESERVED[key]}")
+        elif key in OLD and key not in known:
+            problems.append(
+                f"{key}: {value} is an old name with a value that it does not take{_HINT.get(key, '')}"
+            )
         elif key not in known:
             problems.append(f"{key} is no setting of LLaMA-Factory that is known here{_meant(key, known)}")
         elif key in values or (key != written and key in settings):
@@ -171,6 +175,13 @@ VALUES: Mapping[str, Callable[[object], tuple[str, object, str]]] = MappingProxy
     }
 )
 """Old settings whose value changes with the name: what they become, and the note to tell."""
+
+
+OLD = frozenset({*RENAMED, *VALUES} - {"flash_attn"})
+"""Names that LLaMA-Factory 0.9.5 does not know, or warns of."""
+
+
+_HINT = {"warmup_ratio": "; write warmup_steps: a share below 1, or a number of steps"}
 
 
 def _meant(key: str, known: frozenset[str]) -> str:

@@ -61,11 +61,10 @@ def deepspeed_config(deepspeed: DeepSpeed) -> dict[str, object]:
 def accelerate_text(launch: Launch, run: RunSettings, machine: Machine) -> str:
     """The file for `accelerate launch --config_file`: plain data parallelism over all processes."""
     on_cpu = bool(run.use_cpu) or not machine.gpus
-    several = "MULTI_CPU" if on_cpu else "MULTI_GPU"
     return written(
         {
             "compute_environment": "LOCAL_MACHINE",
-            "distributed_type": several if launch.world > 1 else "NO",
+            "distributed_type": "MULTI_GPU" if launch.world > 1 else "NO",
             "num_machines": launch.nodes,
             "num_processes": launch.world,
             "machine_rank": machine.node_rank,

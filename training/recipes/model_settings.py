@@ -11,6 +11,8 @@ from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0)]
+Steps = Annotated[int, Meta(ge=1)] | Annotated[float, Meta(gt=0, lt=1)]
+"""So many; below 1 a share of all of them."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]

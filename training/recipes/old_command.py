@@ -35,6 +35,13 @@ class OldCommand(msgspec.Struct, frozen=True):
     left: tuple[str, ...] = ()
     """Words that are none of all this."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files whose texts `translated` and `launch_of` can use, by their names in the command."""
+        own = [value for name, value in self.launcher_flags if name == "config_file"]
+        deepspeed = [value for name, value in self.flags if name == "deepspeed"]
+        return tuple(name for name in (self.file, *own, *deepspeed) if name)
+
 
 def taken_apart(command: str) -> OldCommand:
     """Raises BadCommand where it is none that trains, or several commands in one."""

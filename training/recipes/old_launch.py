@@ -44,7 +44,7 @@ class OldLaunch(msgspec.Struct, frozen=True):
     precision: str = ""
 
 
-def launch_of(old: OldCommand, files: Mapping[str, str]) -> OldLaunch:
+def launch_of(old: OldCommand, files: Mapping[str, str], deepspeed_file: object = None) -> OldLaunch:
     """The launch. `files` has the texts of files that the command names, as far as they are known."""
     notes: list[str] = []
     counts, precision = _counts(old, files, notes)
@@ -52,7 +52,7 @@ def launch_of(old: OldCommand, files: Mapping[str, str]) -> OldLaunch:
     nodes = counts.get("nodes", 1)
     processes = counts.get("processes") or max(1, -(-counts.get("all", 1) // nodes))
     environment = _environment(old, notes)
-    deepspeed = _deepspeed(old, files, notes)
+    deepspeed = _deepspeed(deepspeed_file, files, notes)
     by: Literal["plain", "torchrun", "accelerate"] = "plain"
     if old.launcher == "accelerate" and deepspeed is None:
         by = "accelerate"
@@ -143,11 +143,11 @@ def _environment(old: OldCommand, notes: list[str]) -> dict[str, str]:
     return environment
 
 
-def _deepspeed(old: OldCommand, files: Mapping[str, str], notes: list[str]) -> DeepSpeed | None:
-    path = next((value for name, value in old.flags if name == "deepspeed"), None)
+def _deepspeed(path: object, files: Mapping[str, str], notes: list[str]) -> DeepSpeed | None:
+    """A file's name, or True where the flag had none."""
     if path is None:
         return None
-    text = files.get(path)
+    text = files.get(str(path))
     if text is None:
         notes.append(f"--deepspeed {path} was not read: launch.deepspeed.stage is 3 by guess; set it")
         return DeepSpeed(stage=3)

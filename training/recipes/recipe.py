@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from training.recipes.faults import BadRecipe
-from training.recipes.keys import RESERVED, named
+from training.recipes.keys import OLD, RESERVED, named
 from training.recipes.model_settings import DataSettings, MethodSettings, ModelSettings
 from training.recipes.run_settings import RunSettings
 from training.recipes.yaml_lines import parsed, written
@@ -102,6 +102,7 @@ def read_recipe(text: str, *, name: str) -> Recipe:
         f"extra.{key} is a known setting: write it under settings" for key in document.extra if key in KNOWN
     ]
     wrong += [f"extra.{key} {RESERVED[key]}" for key in document.extra if key in RESERVED]
+    wrong += [f"extra.{key} is an old name: write it under settings" for key in document.extra if key in OLD]
     settings, mistyped = _typed(found.values)
     problems = (*found.problems, *wrong, *mistyped, *_interpolated({**found.values, **document.extra}))
     if problems:

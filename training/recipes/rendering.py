@@ -72,6 +72,8 @@ def _values(recipe: Recipe, job: Job, prepared: Prepared, folders: Folders) -> d
     settings |= {"logging_steps": LOGGING_STEPS, "plot_loss": True, "seed": SEED}
     if recipe.settings.method.stage == "dpo":
         settings["pref_beta"] = BETA
+    if prepared.mask_history and _can_mask(recipe):
+        settings["mask_history"] = True
     settings |= flat(recipe.settings)
     settings |= recipe.extra
     if job.seed is not None:
@@ -88,6 +90,11 @@ def _values(recipe: Recipe, job: Job, prepared: Prepared, folders: Folders) -> d
     if recipe.launch.deepspeed is not None:
         settings["deepspeed"] = str(folders.job / _deepspeed_file(recipe.launch.deepspeed.stage))
     return settings
+
+
+def _can_mask(recipe: Recipe) -> bool:
+    """Only dialogues have a history, and LLaMA-Factory refuses it beside train_on_prompt."""
+    return (recipe.settings.method.stage or "sft") == "sft" and not recipe.settings.data.train_on_prompt
 
 
 def _seed(seed: int) -> int:

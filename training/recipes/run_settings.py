@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from training.recipes.model_settings import NotNegative, Positive, Rate, Share, Text
+from training.recipes.model_settings import NotNegative, Positive, Rate, Share, Steps, Text
 
 When = Literal["no", "steps", "epoch"]
 Scheduler = Literal[
@@ -63,18 +63,20 @@ class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     torch_compile: bool | None = None
     torch_empty_cache_steps: Positive | None = None
     logging_strategy: When | None = None
-    logging_steps: Rate | None = None
+    logging_steps: Steps | None = None
     logging_first_step: bool | None = None
     include_num_input_tokens_seen: bool | Literal["all", "non_padding", "no"] | None = None
     log_level: Literal["debug", "info", "warning", "error", "critical", "passive"] | None = None
     disable_tqdm: bool | None = None
     eval_strategy: When | None = None
-    eval_steps: Rate | None = None
+    eval_steps: Steps | None = None
     eval_delay: NotNegative | None = None
     eval_on_start: bool | None = None
     save_strategy: Literal["no", "steps", "epoch", "best"] | None = None
-    save_steps: Rate | None = None
+    save_steps: Steps | None = None
     save_total_limit: Positive | None = None
+    enable_jit_checkpoint: bool | None = None
+    """Save a whole checkpoint when the run is paused (one process)."""
     save_only_model: bool | None = None
     save_on_each_node: bool | None = None
     load_best_model_at_end: bool | None = None

@@ -21,7 +21,7 @@ TEMPLATES = frozenset(
 
 _CHANGED = {
     "chatml": "writes no system text where a model's own template writes one",
-    "qwen": "writes Qwen's own system text where a dialogue has none",
+    "qwen": "writes Qwen2.5's own system text where a dialogue has none, as no other model does",
     "default": "is no model's own: serving will send other prompts than training saw, unless it uses it too",
 }
 """Templates under which training may see other prompts than serving sends."""

@@ -41,14 +41,15 @@ def translated(
 ) -> Translation:
     """The recipe of an old command. Raises BadCommand where it is none that trains.
 
-    `home` is what `~` stands for; `files` are the texts of files that the command names, by these names.
+    `home` is what `~` stands for; `files` are the texts of files that the command names.
     """
     old = taken_apart(command)
     texts = files or {}
-    launched = launch_of(old, texts)
-    notes = list(launched.notes)
-    notes += [f"{word} is left out" for word in old.left]
-    values = _values(old, texts, notes)
+    notes = [f"{word} is left out" for word in old.left]
+    written = _written(old, texts, notes)
+    launched = launch_of(old, texts, written.get("deepspeed"))
+    notes += launched.notes
+    values = _values(written, notes)
     if launched.precision and not {"bf16", "fp16"} & values.keys():
         values[launched.precision] = True
     values = _expanded(values, home, notes)
@@ -67,8 +68,8 @@ def translated(
     return Translation(recipe, tuple(dict.fromkeys(notes)))
 
 
-def _values(old: OldCommand, files: Mapping[str, str], notes: list[str]) -> dict[str, object]:
-    """Settings under today's names, each of the right type."""
+def _written(old: OldCommand, files: Mapping[str, str], notes: list[str]) -> dict[str, object]:
+    """Settings as they were said, in the file that llamafactory-cli was given and by flags over it."""
     written: dict[str, object] = {}
     if old.file:
         text = files.get(old.file)
@@ -76,15 +77,20 @@ def _values(old: OldCommand, files: Mapping[str, str], notes: list[str]) -> dict
             notes.append(f"{old.file} was not read: its settings are missing")
         else:
             written |= parsed(text, name=old.file)
-    for key, value in old.flags:
+    for key, word in old.flags:
         if key in written:
             notes.append(f"--{key} is there more than once: the last counts")
-        written[key] = True if value is None else value
+        written[key] = True if word is None else word
+    return written
+
+
+def _values(written: dict[str, object], notes: list[str]) -> dict[str, object]:
+    """Settings under today's names, each of the right type."""
     values: dict[str, object] = {}
     _lengths(written, values, notes)
     _checkpoint(written, values, notes)
-    for key, found in written.items():
-        _carried(key, found, values, notes)
+    for key, value in written.items():
+        _carried(key, value, values, notes)
     return values
 
 
