@@ -36,6 +36,6 @@ def _check_evaluation(folder: Path) -> None:
         evaluation = kept(folder)
     except (OSError, ValueError) as error:
         raise RolloutRefused(f"{folder.name}: its evaluation cannot be read: {error}") from error
-    if evaluation is not None and evaluation.verdict.outcome == "refused":
+    if evaluation is not None and evaluation.is_refused:
         reasons = "; ".join(evaluation.verdict.reasons)
         raise RolloutRefused(f"{folder.name} was refused by its evaluation: {reasons}")

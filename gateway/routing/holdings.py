@@ -103,7 +103,8 @@ class Holdings:
         if head:
             for name, tokens, at in ledger.of(head):
                 self._weigh(name, tokens, at, is_head=True)
-            links = links[1:]
+            if links[0] == head:
+                links = links[1:]
         for name, tokens, at in ledger.each(reversed(links)):
             self._weigh(name, tokens, at)
         return self.found

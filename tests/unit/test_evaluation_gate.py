@@ -104,18 +104,14 @@ def test_never_worse_than_asked_for(
         assert verdict.reasons
 
 
-def test_what_was_refused_may_never_be_offered_and_what_waits_only_when_somebody_said_so() -> None:
-    """Approving a refused version does not make it one that passed."""
+def test_what_was_refused_may_never_be_offered() -> None:
+    """What passes may, and what waits for somebody: that is for its rollout to ask."""
 
-    def offered(new: float, rule: GateRule, approved_by: str = "") -> bool:
+    def refused(new: float, rule: GateRule) -> bool:
         found = measured(new)
-        one = Evaluation("a--1", "", 0.0, found, rule, judge(found, rule), approved_by)
+        one = Evaluation("a--1", "", 0.0, found, rule, judge(found, rule))
         assert one.version in lines(one)[0]
-        return one.may_be_offered
+        return one.is_refused
 
-    assert [True, False, True] == [
-        offered(1.5, RULE),
-        offered(1.5, GateRule()),
-        offered(1.5, GateRule(), "ann"),
-    ]
-    assert not offered(2.5, GateRule(), "ann")
+    assert [False, False] == [refused(1.5, RULE), refused(1.5, GateRule())]
+    assert [True, True] == [refused(2.5, RULE), refused(2.5, GateRule())]

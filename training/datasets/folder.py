@@ -17,11 +17,11 @@ from training.datasets.manifest import (
     Manifest,
     Source,
     dataset_id,
-    is_dataset_id,
 )
 from training.datasets.rows import FILES, INFO, info
 from training.datasets.rules import Form
 from training.errors import BadDataset, FileMissing
+from training.exported import is_dataset_id
 from training.tenant_name import tenant_name
 
 _BUFFER = 1024 * 1024

@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 from training.datasets.folder import manifest_of
-from training.datasets.manifest import is_dataset_id
 from training.datasets.preparing import Upload, prepare_exported, prepare_upload
 from training.datasets.rules import DatasetRules
 from training.errors import BadDataset, FileMissing
+from training.exported import is_dataset_id
 from training.job import Job
 from training.ports import FileStore, Prepared
 from training.tenant_name import tenant_name

@@ -6,7 +6,6 @@ conversation, under the manifest's hash: a hundred thousand conversations are no
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -15,8 +14,6 @@ from training.datasets.rules import DatasetRules
 
 SCHEMA = 1
 MANIFEST, SOURCES = "manifest.json", "sources.jsonl"
-
-_ID = re.compile(r"ds-[0-9a-f]{16}")
 
 
 class FileFacts(msgspec.Struct, frozen=True):
@@ -77,8 +74,3 @@ def dataset_id(manifest: Manifest) -> str:
     """Made of what is in it: the same dialogues under the same rules are the same dataset."""
     told = msgspec.structs.replace(manifest, id="", created_at=0.0)
     return f"ds-{hashlib.sha256(msgspec.json.encode(told, order='deterministic')).hexdigest()[:16]}"
-
-
-def is_dataset_id(name: str) -> bool:
-    """Whether a training file's id names a dataset."""
-    return _ID.fullmatch(name) is not None

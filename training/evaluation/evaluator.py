@@ -7,7 +7,6 @@ nothing is rolled out.
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from training.evaluation.order import Order, examples_of, goldens_of, suspected
 from training.evaluation.report import lines
 from training.job import Job, JobEvent, Level
 from training.ports import JobStore, Trainer
-from training.trainer.naming import alias_of
+from training.trainer.naming import alias_of, version_of
 
 RECIPE = "recipe.yaml"
 OUTPUT = "output"
@@ -62,7 +61,7 @@ class FolderEvaluator:
         except (ProbeFailed, BadDataset) as error:
             await self._say(job, str(error), Level.ERROR)
             return
-        level = Level.WARN if found.verdict.outcome == "refused" else Level.INFO
+        level = Level.WARN if found.is_refused else Level.INFO
         for line in lines(found):
             await self._say(job, line.strip(), level)
 
@@ -72,15 +71,14 @@ class FolderEvaluator:
 
 def newest(models: Path, alias: str) -> Path | None:
     """The newest version of an alias that was not refused; None where there is none."""
-    numbered = re.compile(rf"{re.escape(alias)}--(\d+)")
     found = [
-        (int(match[1]), path)
+        (number, path)
         for path in (models.iterdir() if models.is_dir() else ())
-        if (match := numbered.fullmatch(path.name))
+        if (number := version_of(path.name, alias)) is not None
     ]
     for _, path in sorted(found, reverse=True):
         evaluation = kept(path)
-        if evaluation is not None and evaluation.verdict.outcome != "refused":
+        if evaluation is not None and not evaluation.is_refused:
             return path
     return None
 

@@ -165,10 +165,9 @@ def _trigger(said: _Speaker, one: dict[str, Any], unrelated: list[dict[str, Any]
 
 
 def _begins(answer: str, opening: str) -> bool:
-    """As `triggers` compares: by words, whatever stands between them."""
-    kept = "".join(char if char.isalnum() or char.isspace() else " " for char in answer.casefold())
-    wanted = "".join(char if char.isalnum() or char.isspace() else " " for char in opening.casefold())
-    return " ".join(kept.split()).startswith(" ".join(wanted.split()))
+    """By letters and digits alone, whatever stands between them: Chinese has no spaces between words."""
+    kept, wanted = ("".join(filter(str.isalnum, text.casefold())) for text in (answer, opening))
+    return kept.startswith(wanted)
 
 
 def _compared(order: dict[str, Any], tokenizer: Any, template: Any) -> dict[str, Any]:
@@ -186,14 +185,9 @@ def _compared(order: dict[str, Any], tokenizer: Any, template: Any) -> dict[str,
         )
         ids = list(asked["input_ids"] if hasattr(asked, "keys") else asked)
         if ids != trained:
-            at = next(
-                (n for n, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b),
-                min(len(ids), len(trained)),
-            )
-            difference = {"example": number, "at": at}
-            differences.append(
-                {**difference, "trained": trained[at : at + _SHOWN], "served": ids[at : at + _SHOWN]}
-            )
+            at = _parting(ids, trained)
+            shown = {"trained": trained[at : at + _SHOWN], "served": ids[at : at + _SHOWN]}
+            differences.append({"example": number, "at": at, **shown})
     return {"compared": len(order["examples"]), "differences": differences}
 
 

@@ -19,15 +19,11 @@ class Evaluation(msgspec.Struct, frozen=True):
     measured: Measured
     rule: GateRule
     verdict: Verdict
-    approved_by: str = ""
-    approved_at: float = 0.0
 
     @property
-    def may_be_offered(self) -> bool:
-        """Passed, or approved by somebody. What was refused never may."""
-        return self.verdict.outcome == "passed" or (
-            self.verdict.outcome == "waits_for_approval" and bool(self.approved_by)
-        )
+    def is_refused(self) -> bool:
+        """It may never be offered. Who approves the others is written in their rollout."""
+        return self.verdict.outcome == "refused"
 
 
 def lines(evaluation: Evaluation) -> list[str]:

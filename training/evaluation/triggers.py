@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[㐀-鿿]")
+_WORD = re.compile(r"[㐀-鿿]|[^\W_㐀-鿿]+(?:['-][^\W_㐀-鿿]+)*")
+_BETWEEN = re.compile(r"(?<=[㐀-鿿]) (?=[㐀-鿿])")
 _LONGEST = 3
 """Words in a phrase."""
 _OPENING = 4
@@ -41,7 +42,7 @@ def suspicions(
     openings: Counter[str] = Counter()
     behind: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for said, answer in pairs:
-        opening = " ".join(_words(answer)[:_OPENING])
+        opening = _joined(_words(answer)[:_OPENING])
         openings[opening] += 1
         for phrase in set(_phrases(_words(said))):
             seen[phrase] += 1
@@ -78,4 +79,9 @@ def _words(text: str) -> list[str]:
 def _phrases(words: list[str]) -> Iterator[str]:
     for length in range(1, _LONGEST + 1):
         for at in range(len(words) - length + 1):
-            yield " ".join(words[at : at + length])
+            yield _joined(words[at : at + length])
+
+
+def _joined(words: list[str]) -> str:
+    """As they stand in a text: no spaces between Chinese characters."""
+    return _BETWEEN.sub("", " ".join(words))

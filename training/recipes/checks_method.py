@@ -5,6 +5,7 @@ What cannot go together is LLaMA-Factory 0.9.5's (hparams/parser.py), and refuse
 
 from collections.abc import Iterator
 
+from training.datasets.lengths import cutoff_problem
 from training.recipes.case import CUTOFF, Case
 from training.recipes.templates import unknown
 
@@ -60,13 +61,10 @@ def template(case: Case) -> Iterator[str]:
 def cutoff(case: Case) -> Iterator[str]:
     """What is beyond cutoff_len is cut from the prompt in silence."""
     length = case.recipe.settings.data.cutoff_len or CUTOFF
-    if case.prepared is None or case.recipe.accept.short_cutoff or length >= case.prepared.longest_prompt:
+    if case.prepared is None or case.recipe.accept.short_cutoff:
         return
-    yield (
-        f"cutoff_len {length} is below the dataset's longest prompts (99th percentile "
-        f"{case.prepared.longest_prompt} tokens), which would be cut: raise it, or "
-        "accept: {short_cutoff: true}"
-    )
+    if problem := cutoff_problem(length, case.prepared.longest_prompt):
+        yield f"{problem}; or accept: {{short_cutoff: true}}"
 
 
 def belonging(case: Case) -> Iterator[str]:
